@@ -1,0 +1,83 @@
+"""An exercise: checked answers, hints one at a time, a solution shown from its source."""
+
+import inspect
+from collections.abc import Callable
+
+from IPython.display import Markdown, display
+
+CORRECT, WRONG, NOT_ATTEMPTED = "correct", "wrong", "not attempted"
+
+
+class Verdict(str):
+    """One of "correct", "wrong", "not attempted", with the `message` that the learner saw."""
+
+    message: str
+
+    def __new__(cls, status: str, message: str):
+        verdict = super().__new__(cls, status)
+        verdict.message = message
+        return verdict
+
+    def _ipython_display_(self) -> None:
+        display(Markdown(f"**{self.capitalize()}.** {self.message}"))
+
+
+class Exercise:
+    """Made by `exercise`: the solution is a function, `judge` says what is wrong with another.
+
+    judge(answer) returns None if the answer is right, or else a sentence that helps. An answer
+    that raises is wrong, one that returns `...` has not been attempted.
+    """
+
+    def __init__(self, solve: Callable, judge: Callable[[Callable], str | None], hints: list[str]):
+        self.solve, self.judge, self.hints = solve, judge, hints
+        self._shown = 0
+
+    def check(self, answer: Callable) -> Verdict:
+        """Try the answer, a function, on several inputs. Never raises: a notebook goes on."""
+        if answer is ...:
+            return Verdict(
+                NOT_ATTEMPTED, "Replace the `...` with your answer, then run this again."
+            )
+        if not callable(answer):
+            return Verdict(WRONG, f"Pass your function itself: this is a {type(answer).__name__}.")
+        tried = _Watched(answer)
+        try:
+            problem = self.judge(tried)
+        except Exception as error:
+            problem = f"It stopped with {type(error).__name__}: {error}"
+        if tried.unfinished:
+            return Verdict(
+                NOT_ATTEMPTED, "Replace the `...` with your answer, then run this again."
+            )
+        if problem:
+            return Verdict(WRONG, problem)
+        return Verdict(CORRECT, "Compare with `.solution()` if you like.")
+
+    def hint(self) -> Markdown:
+        """The next hint; after the last one, the last again."""
+        number = min(self._shown, len(self.hints) - 1)
+        self._shown += 1
+        return Markdown(f"**Hint {number + 1} of {len(self.hints)}.** {self.hints[number]}")
+
+    def solution(self) -> Markdown:
+        """The source of the solution."""
+        source = inspect.getsource(self.solve)
+        return Markdown("```python\n" + source[source.index("def ") :] + "```")
+
+
+class _Watched:
+    """Calls through to an answer and notices one that is still a stub."""
+
+    def __init__(self, answer: Callable):
+        self.answer, self.unfinished = answer, False
+
+    def __call__(self, *args):
+        result = self.answer(*args)
+        self.unfinished |= result is ...
+        return result
+
+
+def exercise(judge: Callable[[Callable], str | None], *hints: str) -> Callable[..., Exercise]:
+    """Decorate the solution: `@exercise(judge, "first hint", "second hint")`."""
+    return lambda solve: Exercise(solve, judge, list(hints))

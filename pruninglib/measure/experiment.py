@@ -1,0 +1,189 @@
+"""Methods × sparsities × seeds -> one tidy table, with the controls beside every method.
+
+A method is a function `(task, model, sparsity, seed) -> model`: it may change the model it is
+given, a fresh copy of the dense one trained with that seed, and returns the one to evaluate.
+"""
+
+import copy
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import joblib
+import pandas as pd
+from torch import nn
+from tqdm import tqdm
+
+from ..prune.budgets import Budget, global_budget
+from ..prune.criteria import Scores, magnitude, random
+from ..prune.grains import Grain, element
+from ..prune.masks import apply, masks_of
+from ..prune.schedules import Schedule, one_shot
+from ..prune.select import check_sparsity, select
+from ..prune.weights import sparsity as sparsity_of
+from ..prune.weights import weights_of
+
+Method = Callable[..., nn.Module]
+Criterion = Callable[..., Scores]  # (task, model, seed) -> scores
+
+
+def by_magnitude(task, model: nn.Module, seed: int) -> Scores:
+    """Magnitude as a criterion of an experiment."""
+    return magnitude(model)
+
+
+def at_random(task, model: nn.Module, seed: int) -> Scores:
+    """The control: random scores, others for every seed of the experiment."""
+    return random(model, seed=seed)
+
+
+def prune_method(
+    criterion: Criterion = by_magnitude,
+    *,
+    grain: Grain = element,
+    budget: Budget = global_budget,
+    epochs: int = 0,
+    schedule: Callable[[float], Schedule] = one_shot,
+    steps: int = 1,
+) -> Method:
+    """Prune the dense model in `steps` steps and fine-tune for `epochs` epochs in all.
+
+    schedule: from the final sparsity to a schedule, for example `pruninglib.cubic`; step i of n
+    prunes to schedule(i / n), the last one to schedule(1). After each step come epochs / steps
+    epochs of training with the masks kept, so methods with equal `epochs` train equally long.
+    """
+    if steps < 1 or epochs % steps:
+        raise ValueError(f"epochs is {epochs}, but must be a multiple of steps, which is {steps}")
+
+    def method(task, model: nn.Module, sparsity: float, seed: int) -> nn.Module:
+        due, masks = schedule(sparsity), None
+        for step in range(1, steps + 1):
+            scores = criterion(task, model, seed)
+            masks = select(scores, due(step / steps), grain=grain, budget=budget, within=masks)
+            apply(model, masks)
+            if epochs:
+                task.train(model, seed=seed + step, epochs=epochs // steps, masks=masks)
+        return model
+
+    return method
+
+
+def small_dense(epochs: int = 0) -> Method:
+    """The other control: a narrow dense model with as many parameters as the pruned one keeps.
+
+    It is built by `task.build(seed, width)`, trained from scratch for as long as the dense
+    model and the fine-tuning together: `task.epochs + epochs`.
+    """
+
+    def method(task, model: nn.Module, sparsity: float, seed: int) -> nn.Module:
+        prunable = sum(w.numel() for w in weights_of(model).values())
+        allowed = _parameters(model) - round(sparsity * prunable)
+        low, high = 0.0, 1.0
+        for _ in range(20):  # widths are whole numbers of units: 2^-20 is finer than any
+            middle = (low + high) / 2
+            if _parameters(task.build(seed, middle)) <= allowed:
+                low = middle
+            else:
+                high = middle
+        small = task.build(seed, high if sparsity == 0 else low)
+        task.train(small, seed=seed, epochs=task.epochs + epochs)
+        return small
+
+    return method
+
+
+def compare(
+    task,
+    methods: dict[str, Method],
+    sparsities: Iterable[float],
+    seeds: Iterable[int],
+    *,
+    path: str | Path | None = None,
+    jobs: int = 1,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Every method at every sparsity with every seed, each from the same dense model per seed.
+
+    Returns one row per method, sparsity, seed and split (valid, test), with the columns task,
+    method, sparsity (asked for), pruned (over the prunable weights, as counted), parameters
+    (those not zero), seed, split and the task's metrics. The method "dense" at sparsity 0 is
+    always among the rows. Choose on valid, report test.
+
+    path: a JSON-lines file to which rows are added as they finish; the same call then runs
+        only what is missing. A method whose meaning has changed needs a new name or a new file.
+    jobs: parallel joblib workers (methods are pickled with cloudpickle).
+    """
+    sparsities, seeds = list(sparsities), list(seeds)
+    for sparsity in sparsities:
+        check_sparsity(sparsity)
+    if "dense" in methods:
+        raise ValueError("the name 'dense' is taken: it is the model before pruning")
+    cells = [("dense", 0.0, seed) for seed in seeds]
+    cells += [(m, s, seed) for m in methods for s in sparsities for seed in seeds]
+
+    rows = _read(path, task.name)
+    done = {(row["method"], row["sparsity"], row["seed"]) for row in rows}
+    missing = [cell for cell in cells if cell not in done]
+    bar = tqdm(total=len(missing), desc="compare", unit="run", disable=not progress)
+    with joblib.Parallel(n_jobs=jobs, return_as="generator") as parallel, bar:
+        needed = list(dict.fromkeys(seed for _, _, seed in missing))
+        dense = dict(
+            zip(needed, parallel(joblib.delayed(_dense)(task, s) for s in needed), strict=True)
+        )
+        results = parallel(
+            joblib.delayed(_run)(task, methods.get(m), dense[seed], m, s, seed)
+            for m, s, seed in missing
+        )
+        for result in results:
+            _append(path, result)
+            rows += result
+            bar.update()
+    table = pd.DataFrame(rows)
+    wanted = pd.DataFrame(cells, columns=["method", "sparsity", "seed"])
+    return wanted.merge(table, on=["method", "sparsity", "seed"])
+
+
+def _dense(task, seed: int) -> nn.Module:
+    model = task.build(seed)
+    task.train(model, seed=seed)
+    return model
+
+
+def _run(task, method, dense: nn.Module, name: str, sparsity: float, seed: int) -> list[dict]:
+    model = copy.deepcopy(dense)
+    if method is not None:
+        model = method(task, model, sparsity, seed)
+    common = {
+        "task": task.name,
+        "method": name,
+        "sparsity": sparsity,
+        "pruned": sparsity_of(model).prunable,
+        "parameters": _parameters(model) - sum(int((~m).sum()) for m in masks_of(model).values()),
+        "seed": seed,
+    }
+    return [{**common, "split": s, **task.metrics(model, s)} for s in ("valid", "test")]
+
+
+def _parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def _read(path: str | Path | None, task: str) -> list[dict]:
+    """The task's rows in a file; a last line that a crash cut short counts as missing."""
+    if path is None or not Path(path).exists():
+        return []
+    rows = []
+    for line in Path(path).read_text().splitlines():
+        try:
+            rows += json.loads(line)
+        except json.JSONDecodeError:
+            continue
+    return [row for row in rows if row["task"] == task]
+
+
+def _append(path: str | Path | None, rows: list[dict]) -> None:
+    """One line a run, with all its rows: whole or not at all."""
+    if path is not None:
+        with open(path, "a") as file:
+            # the leading newline closes a line that a crash cut short
+            file.write("\n" + json.dumps(rows))

@@ -1,0 +1,128 @@
+"""What a model costs: parameters, bytes stored, arithmetic, time and memory."""
+
+import gzip
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..prune.weights import untouched
+
+
+def ledger(model: nn.Module, example, *, repeats: int = 30) -> dict[str, float]:
+    """The cost of a model on one batch of inputs, `example`, as `model(example)`.
+
+    - parameters, nonzeros: counts, tied weights once;
+    - bytes_dense: all parameters and buffers as they lie in memory;
+    - bytes_sparse: the same with every weight matrix stored in the cheaper of two ways, dense
+      or compressed rows (values, a 4-byte column index each, 4 bytes per row and one more);
+    - bytes_gzip: the weights' file (safetensors) after gzip;
+    - macs: multiply-accumulates of one forward pass. Zeros are multiplied too;
+    - latency_ms, with latency_low_ms and latency_high_ms: median and quartiles of `repeats`
+      forward passes after a warm-up;
+    - peak_bytes: parameters, buffers and the most that a forward pass holds beside them. On a
+      GPU: the device's own peak.
+
+    Everything is measured in evaluation mode; the model and random state are left as found.
+    """
+    # tied weights share a storage, so each is counted once
+    tensors = [
+        t.detach() for t in {id(t): t for t in (*model.parameters(), *model.buffers())}.values()
+    ]
+    parameters = list(model.parameters())
+    with untouched(model), torch.no_grad():
+        model.eval()
+        times = latencies(lambda: model(example), repeats)
+        low, median, high = statistics.quantiles(times, n=4)
+        return {
+            "parameters": sum(p.numel() for p in parameters),
+            "nonzeros": sum(int(p.count_nonzero()) for p in parameters),
+            "bytes_dense": sum(_dense_bytes(t) for t in tensors),
+            "bytes_sparse": sum(_sparse_bytes(t) for t in tensors),
+            "bytes_gzip": _gzip_bytes(tensors),
+            "macs": macs(model, example),
+            "latency_ms": median * 1e3,
+            "latency_low_ms": low * 1e3,
+            "latency_high_ms": high * 1e3,
+            "peak_bytes": _peak_bytes(model, example, sum(_dense_bytes(t) for t in tensors)),
+        }
+
+
+def macs(model: nn.Module, example) -> int:
+    """Multiply-accumulates of `model(example)`: matrix products, convolutions, attention.
+
+    Half of what torch's flop counter counts. Additions of biases, norms and activations are left out.
+    """
+    # The fused path of nn.MultiheadAttention hides its products from the counter.
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(example)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+    return counter.get_total_flops() // 2
+
+
+def latencies(run: Callable[[], object], repeats: int = 30) -> list[float]:
+    """Seconds of each of `repeats` calls (at least two), after three that warm up."""
+    wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+    times = []
+    for _ in range(max(2, repeats) + 3):
+        wait()
+        start = time.perf_counter()
+        run()
+        wait()
+        times.append(time.perf_counter() - start)
+    return times[3:]
+
+
+def _csr_bytes(nonzeros: int, rows: int, value_bytes: int = 4, index_bytes: int = 4) -> int:
+    """Bytes of a matrix in compressed rows: each value with its column, and where rows begin."""
+    return nonzeros * (value_bytes + index_bytes) + (rows + 1) * index_bytes
+
+
+def _dense_bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _sparse_bytes(tensor: torch.Tensor) -> int:
+    if tensor.dim() < 2:
+        return _dense_bytes(tensor)
+    compressed = _csr_bytes(int(tensor.count_nonzero()), len(tensor), tensor.element_size())
+    return min(_dense_bytes(tensor), compressed)
+
+
+def _gzip_bytes(tensors: list[torch.Tensor]) -> int:
+    named = {str(i): t.cpu().contiguous() for i, t in enumerate(tensors)}
+    return len(gzip.compress(safetensors.torch.save(named), mtime=0))
+
+
+def _peak_bytes(model: nn.Module, example, standing: int) -> int:
+    if next(model.parameters()).is_cuda:
+        torch.cuda.reset_peak_memory_stats()
+        model(example)
+        return torch.cuda.max_memory_allocated()
+    # Else the profiler writes about missing GPUs to the output of whoever measures memory.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        model(example)
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text())["traceEvents"]
+    changes = sorted((e["ts"], e["args"]["Bytes"]) for e in events if e["name"] == "[memory]")
+    held = peak = 0
+    for _, change in changes:
+        held += change
+        peak = max(peak, held)
+    return standing + peak

@@ -1,0 +1,141 @@
+"""Training and evaluating, for any model and loss."""
+
+import time
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassPrecision,
+    MulticlassRecall,
+)
+from tqdm import tqdm
+
+from ..prune.criteria import Loss
+from ..prune.masks import keep
+from ..prune.select import Masks
+
+
+class Batches:
+    """Tensors in memory as batches, gone through as often as needed.
+
+    With a `seed` each pass is shuffled anew, and two objects with the same seed give the same
+    passes. Much faster than a DataLoader for data that fit in memory.
+    """
+
+    def __init__(self, *tensors: Tensor, size: int = 256, seed: int | None = None):
+        if any(len(t) != len(tensors[0]) for t in tensors):
+            raise ValueError(f"tensors of different lengths: {[len(t) for t in tensors]}")
+        self.tensors, self.size = tensors, size
+        self.generator = None if seed is None else torch.Generator().manual_seed(seed)
+
+    def __len__(self) -> int:
+        return -(-len(self.tensors[0]) // self.size)
+
+    def __iter__(self):
+        if self.generator is None:
+            yield from zip(*(t.split(self.size) for t in self.tensors), strict=True)
+            return
+        order = torch.randperm(len(self.tensors[0]), generator=self.generator)
+        for picked in order.split(self.size):
+            yield tuple(t[picked] for t in self.tensors)
+
+
+def fit(
+    model: nn.Module,
+    loss: Loss,
+    batches: Iterable,
+    epochs: int,
+    *,
+    optimizer: torch.optim.Optimizer | None = None,
+    masks: Masks | None = None,
+    after_epoch: Callable[[int], None] | None = None,
+    progress: bool = True,
+) -> list[dict]:
+    """Train in place; the model comes back in evaluation mode.
+
+    loss(model, batch) -> mean loss, a scalar. Default optimizer: Adam.
+    masks: kept through every step (fine-tuning of a pruned model).
+    after_epoch(epoch): called after each epoch, counted from 1, the model in evaluation mode.
+
+    Returns a row per epoch: epoch, loss (mean over its batches, in training mode), seconds.
+    Raises ValueError if an epoch has no batches, FloatingPointError if the loss becomes NaN.
+    """
+    optimizer = optimizer or torch.optim.Adam(model.parameters())
+    if masks is not None:
+        with keep(model, masks, optimizer):
+            return _epochs(model, loss, batches, epochs, optimizer, after_epoch, progress)
+    return _epochs(model, loss, batches, epochs, optimizer, after_epoch, progress)
+
+
+def _epochs(model, loss, batches, epochs, optimizer, after_epoch, progress) -> list[dict]:
+    rows = []
+    for epoch in tqdm(range(1, epochs + 1), desc="fit", unit="epoch", disable=not progress):
+        start, total, count = time.perf_counter(), 0.0, 0
+        model.train()
+        for batch in batches:
+            optimizer.zero_grad()
+            value = loss(model, batch)
+            value.backward()
+            optimizer.step()
+            total += value.item()
+            count += 1
+        model.eval()
+        if count == 0:
+            raise ValueError(
+                f"no batches in epoch {epoch}: batches is empty, or an iterator that gives its "
+                "batches only once (pass a list, a DataLoader or Batches)"
+            )
+        if total != total:
+            raise FloatingPointError(
+                f"the loss became NaN in epoch {epoch}: lower the learning rate"
+            )
+        rows.append({"epoch": epoch, "loss": total / count, "seconds": time.perf_counter() - start})
+        if after_epoch:
+            after_epoch(epoch)
+    return rows
+
+
+def classification_metrics(classes: int) -> MetricCollection:
+    """Accuracy, and precision and recall averaged over the classes (macro), each in [0, 1]."""
+    return MetricCollection(
+        {
+            "accuracy": MulticlassAccuracy(classes, average="micro"),
+            "precision": MulticlassPrecision(classes, average="macro"),
+            "recall": MulticlassRecall(classes, average="macro"),
+        }
+    )
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    batches: Iterable,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    metrics: MetricCollection,
+    *,
+    progress: bool = False,
+) -> dict[str, float]:
+    """Mean loss and metrics of `model` over batches of (inputs, targets).
+
+    loss(outputs, targets) -> mean over the batch. metrics(outputs, targets): torchmetrics.
+    Runs in evaluation mode and leaves every module's mode as it found it.
+    Raises ValueError if there are no batches.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    total, count = 0.0, 0
+    try:
+        for inputs, targets in tqdm(batches, desc="evaluate", disable=not progress):
+            outputs = model(inputs)
+            total += float(loss(outputs, targets)) * len(inputs)
+            count += len(inputs)
+            metrics.update(outputs, targets)
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    if count == 0:
+        raise ValueError("batches is empty: there is nothing to evaluate on")
+    return {"loss": total / count} | {k: float(v) for k, v in metrics.compute().items()}

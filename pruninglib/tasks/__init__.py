@@ -1,0 +1,1 @@
+"""Layer 3, tasks: what a lesson prunes on. One module per domain."""

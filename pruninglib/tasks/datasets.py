@@ -1,0 +1,113 @@
+"""Where the data come from: bundled with a package, or downloaded once and verified."""
+
+import gzip
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pooch
+import requests
+import torch
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+from torchvision.datasets import FashionMNIST
+
+FASHION_MNIST = Path("FashionMNIST") / "raw"  # torchvision's own layout
+
+
+def data_home() -> Path:
+    """The folder of downloaded sets: `PRUNINGLIB_DATA`, or else `data/cache` of the course."""
+    default = Path(__file__).resolve().parents[2] / "data" / "cache"
+    return Path(os.environ.get("PRUNINGLIB_DATA") or default)
+
+
+def available() -> dict[str, bool]:
+    """Which sets of the full tier are in the data folder (by presence, not verified)."""
+    files = [name for name, _ in FashionMNIST.resources]
+    return {"FashionMNIST": all((data_home() / FASHION_MNIST / f).exists() for f in files)}
+
+
+def handwritten_digits() -> tuple[Tensor, Tensor]:
+    """The 1,797 handwritten digits that scikit-learn ships, from the UCI repository.
+
+    Returns images, float32 of shape (1797, 1, 8, 8) in [0, 1], and classes, int64 in 0..9.
+    """
+    images, classes = load_digits(return_X_y=True)
+    images = torch.tensor(images, dtype=torch.float32).div(16).reshape(-1, 1, 8, 8)
+    return images, torch.tensor(classes)
+
+
+def fashion_mnist() -> dict[str, tuple[Tensor, Tensor]]:
+    """Fashion-MNIST (Xiao et al., 2017) by its published split, "train" and "test".
+
+    Images float32 of shape (60000 or 10000, 1, 28, 28) in [0, 1], classes int64 in 0..9. The
+    files are looked for in the data folder, downloaded if they are missing, and verified each time.
+    """
+    folder = data_home() / FASHION_MNIST
+    for name, md5 in FashionMNIST.resources:
+        fetch(FashionMNIST.mirrors[0] + name, folder / name, md5)
+    # torchvision reads unpacked files; the data folder may be read-only, so not there
+    with tempfile.TemporaryDirectory() as root:
+        unpacked = Path(root) / FASHION_MNIST
+        unpacked.mkdir(parents=True)
+        for name, _ in FashionMNIST.resources:
+            with gzip.open(folder / name) as packed, open(unpacked / name[:-3], "wb") as plain:
+                shutil.copyfileobj(packed, plain)
+        parts = {"train": FashionMNIST(root, train=True), "test": FashionMNIST(root, train=False)}
+        return {k: (p.data.float().div(255).unsqueeze(1), p.targets) for k, p in parts.items()}
+
+
+def fetch(url: str, path: Path, md5: str) -> Path:
+    """The verified file at `path`, downloaded from `url` if it is not there.
+
+    A download shows its progress and appears under its name only when it is whole and its
+    checksum right. Raises ValueError for a wrong checksum, OSError if it can't be downloaded.
+    """
+    by_hand = f"put the file of {url} at {path} by hand"
+    if not path.exists():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+                part = Path(folder) / path.name
+                pooch.HTTPDownloader(progressbar=True, timeout=30)(url, str(part), None)
+                _verify(part, md5, f"the download of {path.name} is not the published file")
+                os.replace(part, path)
+        except requests.RequestException as error:
+            reason = type(error).__name__
+            raise OSError(f"{path.name} could not be downloaded ({reason}): {by_hand}") from error
+        except PermissionError as error:
+            raise OSError(
+                f"{path.name} is missing and {path.parent} can't be written: {by_hand}, or set "
+                "PRUNINGLIB_DATA to a folder that can"
+            ) from error
+        return path
+    _verify(path, md5, f"{path} is not the published file: delete it to download it again")
+    return path
+
+
+def _verify(path: Path, md5: str, problem: str) -> None:
+    with open(path, "rb") as file:
+        found = hashlib.file_digest(file, "md5").hexdigest()
+    if found != md5:
+        raise ValueError(f"{problem} (md5 is {found}, published {md5})")
+
+
+def split(
+    inputs: Tensor, targets: Tensor, sizes: dict[str, int]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Cut a set into stratified parts of the given sizes, the same ones every time."""
+    if sum(sizes.values()) != len(targets):
+        raise ValueError(f"sizes add up to {sum(sizes.values())}, but there are {len(targets)}")
+    rest, parts = torch.arange(len(targets)), {}
+    *firsts, last = sizes
+    for name in firsts:
+        picked, rest = train_test_split(
+            rest.numpy(), train_size=sizes[name], stratify=targets[rest], random_state=0
+        )
+        parts[name] = (inputs[picked], targets[picked])
+        rest = torch.from_numpy(rest)
+    parts[last] = (inputs[rest], targets[rest])
+    return parts

@@ -1,0 +1,64 @@
+"""What every task offers, whatever its domain."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ..measure.training import Batches, fit
+from ..prune.criteria import Loss
+from ..prune.select import Masks
+
+
+@dataclass(frozen=True)
+class Task:
+    """Data, model, loss and metrics that belong together.
+
+    splits: "train", "valid" and "test", each a tuple of tensors with samples along dimension 0.
+        Thresholds, budgets and best epochs are chosen on valid; test is reported once.
+    build(seed, width=1.0): an untrained model; `width` scales its hidden layers.
+    loss(model, batch): mean over the batch, a scalar.
+    metrics(model, split): name -> number; `primary` names the one that is the headline.
+    epochs, optimizer, batch_size: the training that the dense model gets; optimizer(parameters)
+        makes a new optimizer.
+    """
+
+    name: str
+    splits: dict[str, tuple[Tensor, ...]]
+    build: Callable[..., nn.Module]
+    loss: Loss
+    metrics: Callable[[nn.Module, str], dict[str, float]]
+    primary: str
+    epochs: int
+    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
+    batch_size: int
+
+    def batches(self, split: str, size: int | None = None, seed: int | None = None) -> Batches:
+        """A split in batches of `size` samples; shuffled if a seed is given."""
+        return Batches(*self.splits[split], size=size or self.batch_size, seed=seed)
+
+    def train(
+        self,
+        model: nn.Module,
+        *,
+        seed: int,
+        epochs: int | None = None,
+        masks: Masks | None = None,
+        **options,
+    ) -> list[dict]:
+        """`fit` by the task's recipe, `options` going to it; the seed sets the shuffling."""
+        options = {"progress": False} | options
+        return fit(
+            model,
+            self.loss,
+            self.batches("train", seed=seed),
+            epochs or self.epochs,
+            optimizer=self.optimizer(model.parameters()),
+            masks=masks,
+            **options,
+        )
+
+    def score(self, model: nn.Module, split: str) -> float:
+        """The primary metric."""
+        return self.metrics(model, split)[self.primary]
