@@ -9,7 +9,7 @@ from .course import exercises
 from .course.lesson import claim, record, say
 from .measure import plots
 from .measure.experiment import at_random, by_magnitude, compare, prune_method, small_dense
-from .measure.ledger import latencies, ledger, macs
+from .measure.ledger import latencies, ledger, macs, peak_allocation
 from .measure.stats import advantage, interval
 from .measure.training import Batches, classification_metrics, evaluate, fit
 from .prune.budgets import erk, from_scan, global_budget, uniform

@@ -113,9 +113,13 @@ def compare(
         only what is missing. A method whose meaning has changed needs a new name or a new file.
     jobs: parallel joblib workers (methods are pickled with cloudpickle).
     """
-    sparsities, seeds = list(sparsities), list(seeds)
+    # plain numbers, each once: a file of rows knows no others
+    sparsities = list(dict.fromkeys(map(float, sparsities)))
+    seeds = list(dict.fromkeys(map(int, seeds)))
     for sparsity in sparsities:
         check_sparsity(sparsity)
+    if not seeds:
+        raise ValueError("seeds is empty: a comparison needs at least one")
     if "dense" in methods:
         raise ValueError("the name 'dense' is taken: it is the model before pruning")
     cells = [("dense", 0.0, seed) for seed in seeds]

@@ -1,6 +1,7 @@
 """What a model costs: parameters, bytes stored, arithmetic, time and memory."""
 
 import gzip
+import itertools
 import json
 import os
 import statistics
@@ -29,8 +30,7 @@ def ledger(model: nn.Module, example, *, repeats: int = 30) -> dict[str, float]:
     - macs: multiply-accumulates of one forward pass. Zeros are multiplied too;
     - latency_ms, with latency_low_ms and latency_high_ms: median and quartiles of `repeats`
       forward passes after a warm-up;
-    - peak_bytes: parameters, buffers and the most that a forward pass holds beside them. On a
-      GPU: the device's own peak.
+    - peak_bytes: parameters, buffers and the most that a forward pass holds beside them.
 
     Everything is measured in evaluation mode; the model and random state are left as found.
     """
@@ -39,6 +39,7 @@ def ledger(model: nn.Module, example, *, repeats: int = 30) -> dict[str, float]:
         t.detach() for t in {id(t): t for t in (*model.parameters(), *model.buffers())}.values()
     ]
     parameters = list(model.parameters())
+    standing = sum(_dense_bytes(t) for t in tensors)
     with untouched(model), torch.no_grad():
         model.eval()
         times = latencies(lambda: model(example), repeats)
@@ -46,27 +47,29 @@ def ledger(model: nn.Module, example, *, repeats: int = 30) -> dict[str, float]:
         return {
             "parameters": sum(p.numel() for p in parameters),
             "nonzeros": sum(int(p.count_nonzero()) for p in parameters),
-            "bytes_dense": sum(_dense_bytes(t) for t in tensors),
+            "bytes_dense": standing,
             "bytes_sparse": sum(_sparse_bytes(t) for t in tensors),
             "bytes_gzip": _gzip_bytes(tensors),
             "macs": macs(model, example),
             "latency_ms": median * 1e3,
             "latency_low_ms": low * 1e3,
             "latency_high_ms": high * 1e3,
-            "peak_bytes": _peak_bytes(model, example, sum(_dense_bytes(t) for t in tensors)),
+            "peak_bytes": standing + peak_allocation(lambda: model(example)),
         }
 
 
 def macs(model: nn.Module, example) -> int:
     """Multiply-accumulates of `model(example)`: matrix products, convolutions, attention.
 
-    Half of what torch's flop counter counts. Additions of biases, norms and activations are left out.
+    Half of what torch's flop counter counts. Additions of biases, norms and activations are left
+    out. Counted in evaluation mode; the model and random state are left as found.
     """
     # The fused path of nn.MultiheadAttention hides its products from the counter.
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
+        with untouched(model), FlopCounterMode(display=False) as counter, torch.no_grad():
+            model.eval()
             model(example)
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
@@ -86,6 +89,25 @@ def latencies(run: Callable[[], object], repeats: int = 30) -> list[float]:
     return times[3:]
 
 
+def peak_allocation(run: Callable[[], object]) -> int:
+    """The most bytes that `run()` holds at one moment beside what was there before."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        return torch.cuda.max_memory_allocated() - before
+    # Else the profiler writes about missing GPUs to the output of whoever measures memory.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        run()
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text())["traceEvents"]
+    changes = sorted((e["ts"], e["args"]["Bytes"]) for e in events if e["name"] == "[memory]")
+    return max(itertools.accumulate((change for _, change in changes), initial=0))
+
+
 def _csr_bytes(nonzeros: int, rows: int, value_bytes: int = 4, index_bytes: int = 4) -> int:
     """Bytes of a matrix in compressed rows: each value with its column, and where rows begin."""
     return nonzeros * (value_bytes + index_bytes) + (rows + 1) * index_bytes
@@ -103,26 +125,7 @@ def _sparse_bytes(tensor: torch.Tensor) -> int:
 
 
 def _gzip_bytes(tensors: list[torch.Tensor]) -> int:
-    named = {str(i): t.cpu().contiguous() for i, t in enumerate(tensors)}
+    # copies, for the format refuses tensors that share memory
+    copies = [t.cpu().clone(memory_format=torch.contiguous_format) for t in tensors]
+    named = {str(i): t for i, t in enumerate(copies)}
     return len(gzip.compress(safetensors.torch.save(named), mtime=0))
-
-
-def _peak_bytes(model: nn.Module, example, standing: int) -> int:
-    if next(model.parameters()).is_cuda:
-        torch.cuda.reset_peak_memory_stats()
-        model(example)
-        return torch.cuda.max_memory_allocated()
-    # Else the profiler writes about missing GPUs to the output of whoever measures memory.
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        model(example)
-    with tempfile.TemporaryDirectory() as folder:
-        trace = Path(folder) / "trace.json"
-        profiler.export_chrome_trace(str(trace))
-        events = json.loads(trace.read_text())["traceEvents"]
-    changes = sorted((e["ts"], e["args"]["Bytes"]) for e in events if e["name"] == "[memory]")
-    held = peak = 0
-    for _, change in changes:
-        held += change
-        peak = max(peak, held)
-    return standing + peak

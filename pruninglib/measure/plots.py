@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
 
@@ -14,6 +15,7 @@ _BLUE, _RED, _PURPLE, _GREY = "#0072B2", "#D55E00", "#CC79A7", "#999999"
 STYLES = {
     "dense": (_BLACK, ""),
     "random": (_GREY, "x"),
+    "random, tuned": (_GREY, "x"),
     "magnitude": (_BLUE, "o"),
     "small dense": (_ORANGE, "s"),
     "uniform": (_SKY, "v"),
@@ -49,6 +51,7 @@ def style() -> None:
             "lines.linewidth": 1.8,
             "lines.markersize": 5,
             "legend.frameon": False,
+            "axes.prop_cycle": cycler(color=[_BLUE, _ORANGE, _GREEN, _RED, _PURPLE, _SKY]),
             "image.cmap": "viridis",
         }
     )
@@ -79,7 +82,7 @@ def curves(
     sparsity_axis(ax, sorted({s for s in table[x] if s > 0}))
     ax.set_ylabel(metric)
     if table[metric].between(0, 1).all() and metric != "loss":
-        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        ax.yaxis.set_major_formatter(PercentFormatter(1))
     ax.legend()
     return ax
 

@@ -32,10 +32,14 @@ def advantage(table: pd.DataFrame, better: str, worse: str, metric: str, **where
     """Mean of (better - worse) over seeds, paired by seed, at the rows where columns match.
 
     Pairing takes out what both methods share: the same seed means the same dense model.
-    Example: `advantage(table, "magnitude", "random", "accuracy", sparsity=0.9)`.
+    Example: `advantage(table, "magnitude", "random", "accuracy", sparsity=0.9, split="test")`.
     """
     for column, value in where.items():
         table = table[table[column] == value]
+    if table.duplicated(["method", "seed"]).any():
+        raise ValueError(
+            f"several rows of one method and seed at {where}: say which, with sparsity=, split= ..."
+        )
     wide = table.pivot(index="seed", columns="method", values=metric)
     for method in (better, worse):
         if method not in wide:

@@ -28,6 +28,10 @@ class Batches:
     def __init__(self, *tensors: Tensor, size: int = 256, seed: int | None = None):
         if any(len(t) != len(tensors[0]) for t in tensors):
             raise ValueError(f"tensors of different lengths: {[len(t) for t in tensors]}")
+        if not tensors or len(tensors[0]) == 0:
+            raise ValueError("the tensors hold no samples: there is nothing to make batches of")
+        if size < 1:
+            raise ValueError(f"size is {size}, but must be at least 1")
         self.tensors, self.size = tensors, size
         self.generator = None if seed is None else torch.Generator().manual_seed(seed)
 
@@ -126,6 +130,7 @@ def evaluate(
     """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
+    metrics.reset()
     total, count = 0.0, 0
     try:
         for inputs, targets in tqdm(batches, desc="evaluate", disable=not progress):

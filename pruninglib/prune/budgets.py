@@ -6,6 +6,7 @@ all. In each group of names returned, the `count` units with the lowest scores g
 add up to `pruned`. To add a budget, write such a function here.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -41,69 +42,83 @@ def from_scan(scan: dict[str, dict[float, float]]) -> Budget:
     `scan` is what `pruninglib.scan` returns: for each parameter a dict from sparsity to a metric
     where higher is better. For a permitted damage d, a layer may be pruned as far as its
     metric, made monotone and interpolated, falls by d at most; d is then chosen so that the
-    layers together reach the sparsity asked for (the idea of Han et al., NeurIPS 2015, with
-    the choice of thresholds made a rule).
+    layers together reach the sparsity asked for (the idea of Han et al., NeurIPS 2015, with the
+    choice of thresholds made a rule). No layer goes beyond the last sparsity scanned, unless all
+    have to. A loss, negated, makes a better metric than an accuracy, which is flat for long and
+    then falls off a cliff.
     """
     curves = {name: _damage_curve(name, values) for name, values in scan.items()}
+    far = 1e3 * max((curve[-1][1] for curve in curves.values()), default=0) or 1.0
+    for curve in curves.values():
+        if curve[-1][0] < 1:  # what lies beyond the scan is not known, so it is used last
+            curve.append((1.0, far))
 
     def budget(shapes: Shapes, units: dict[str, int], pruned: int):
         if missing := set(units) - set(curves):
             raise ValueError(f"the scan has no entry for {', '.join(sorted(missing))}: scan it too")
 
-        def kept(damage: float) -> dict[str, float]:
-            return {n: units[n] * (1 - _allowed(curves[n], damage)) for n in units}
+        def kept(damage: float) -> dict[str, int]:
+            return {n: _nearest(units[n] * (1 - _allowed(curves[n], damage))) for n in units}
 
-        low, high = 0.0, max(curves[n][-1][1] for n in units)
-        for _ in range(60):  # bisection to the last bit that matters
-            middle = (low + high) / 2
-            if sum(kept(middle).values()) > sum(units.values()) - pruned:
-                low = middle
-            else:
-                high = middle
-        # `low` keeps a little too much, everywhere more than nothing: scaled to the exact count
-        return _keep_in_proportion(kept(low), units, pruned)
+        worst = max(curves[n][-1][1] for n in units)
+        return _keep_exactly(kept, worst, 0.0, units, pruned)
 
     return budget
 
 
 def _damage_curve(name: str, values: dict[float, float]) -> list[tuple[float, float]]:
-    """Points (sparsity, damage), both increasing, from (0, 0) to (1, at least the last)."""
+    """Points (sparsity, damage), both increasing, from (0, 0) to the last sparsity scanned."""
     if 0.0 not in values:
         raise ValueError(f"the scan of {name} lacks sparsity 0, against which damage is measured")
+    for s, value in values.items():
+        if not math.isfinite(value):
+            raise ValueError(f"the scan of {name} holds {value} at sparsity {s}: it must be finite")
     # Damage only grows, and strictly: flat stretches would leave the inverse undefined.
     slope = 1e-6 * (max(values.values()) - min(values.values())) or 1e-12
     points, worst = [], 0.0
     for s in sorted(values):
         worst = max(worst, values[0.0] - values[s])
         points.append((s, worst + slope * s))
-    if points[-1][0] < 1:  # nothing is known beyond: go on as steeply as from the start
-        s, damage = points[-1]
-        points.append((1.0, damage / s if s else 1.0))
     return points
 
 
 def _allowed(curve: list[tuple[float, float]], damage: float) -> float:
     """The sparsity at which the curve reaches the damage."""
-    for (s0, d0), (s1, d1) in zip(curve, curve[1:], strict=False):
+    for (s0, d0), (s1, d1) in itertools.pairwise(curve):
         if damage <= d1:
             return s0 + (s1 - s0) * (damage - d0) / (d1 - d0)
     return 1.0
 
 
 def _keep_in_proportion(weights: dict[str, float], units: dict[str, int], pruned: int):
-    """Every layer on its own, keeping as near to t·weight units as whole units allow.
+    """Every layer keeps as near to t·weight units as whole units allow, but no more than it has.
 
-    No layer keeps more units than it has, and t is as large as the total permits, so what a
-    full layer can't take goes to the others. Rounding is Webster's: unlike the method of
-    largest remainders, a smaller total never gives any layer more.
+    t is as large as the total permits, so what a full layer can't take goes to the others.
+    Rounding is Webster's: unlike the method of largest remainders, a smaller total never gives
+    any layer more.
     """
-    total = sum(units.values()) - pruned
 
     def kept(t: float) -> dict[str, int]:
-        return {n: min(units[n], math.floor(weights[n] * t + 0.5)) for n in units}
+        return {n: min(units[n], _nearest(weights[n] * t)) for n in units}
 
-    low, high = 0.0, (max(units.values()) + 1) / min(w for w in weights.values() if w > 0)
-    for _ in range(100):
+    everything = (max(units.values()) + 1) / min(weights.values())
+    return _keep_exactly(kept, 0.0, everything, units, pruned)
+
+
+def _keep_exactly(
+    kept: Callable[[float], dict[str, int]],
+    nothing: float,
+    everything: float,
+    units: dict[str, int],
+    pruned: int,
+):
+    """Every layer on its own, keeping kept(t) units for the t at which the total is right.
+
+    From t = `nothing` to t = `everything`, `kept` rises in every layer from none to all units.
+    """
+    total = sum(units.values()) - pruned
+    low, high = nothing, everything
+    for _ in range(100):  # bisection, further than floats can tell apart
         middle = (low + high) / 2
         if sum(kept(middle).values()) <= total:
             low = middle
@@ -115,3 +130,7 @@ def _keep_in_proportion(weights: dict[str, float], units: dict[str, int], pruned
     for name in sorted(units):
         counts[name] += min(following[name] - counts[name], total - sum(counts.values()))
     return [([name], units[name] - counts[name]) for name in units]
+
+
+def _nearest(x: float) -> int:
+    return math.floor(x + 0.5)

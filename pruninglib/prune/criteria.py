@@ -67,7 +67,10 @@ def taylor(
         gradients = mean_over_samples(model, loss, batches, powers[reading], names)
     power = 2 if reading == "square" else 1
     weights = weights_of(model, names)
-    return {name: (g * weights[name].detach() ** power).abs() for name, g in gradients.items()}
+    return {
+        name: (g * weights[name].detach().to(g.dtype) ** power).abs()
+        for name, g in gradients.items()
+    }
 
 
 def snip(model: nn.Module, loss: Loss, batches: Iterable, names: list[str] | None = None) -> Scores:
@@ -96,7 +99,9 @@ def fisher(
     """
     information = mean_over_samples(model, loss, batches, torch.square, names)
     weights = weights_of(model, names)
-    return {name: 0.5 * h * weights[name].detach() ** 2 for name, h in information.items()}
+    return {
+        name: 0.5 * h * weights[name].detach().to(h.dtype) ** 2 for name, h in information.items()
+    }
 
 
 def mean_gradient(
@@ -120,7 +125,11 @@ def mean_over_samples(
 
 def _accumulate(model, loss, batches, names, transform) -> dict[str, Tensor]:
     weights = weights_of(model, names)
-    totals = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    # Half precision would stop counting at a few hundred samples and square 1e-4 to zero.
+    totals = {
+        name: torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
+        for name, weight in weights.items()
+    }
     count = 0
     with untouched(model), torch.enable_grad():
         for weight in weights.values():
@@ -133,7 +142,7 @@ def _accumulate(model, loss, batches, names, transform) -> dict[str, Tensor]:
             count += size
             for total, gradient in zip(totals.values(), gradients, strict=True):
                 if gradient is not None:  # the loss may not reach every layer
-                    total += size * transform(gradient)
+                    total += size * transform(gradient.to(total.dtype))
     if count == 0:
         raise ValueError(
             "batches is empty: pass at least one batch (an iterator gives its batches only once)"

@@ -24,7 +24,7 @@ class Grain:
 def _mean_of_rows(scores: Tensor) -> Tensor:
     # The mean, not the sum: a long row must not look important because it is long. Half
     # precision would round the mean, and with it the ranking.
-    return scores.flatten(1).double().mean(dim=1)
+    return scores.reshape(len(scores), -1).double().mean(dim=1)
 
 
 def _whole_rows(kept: Tensor, shape: torch.Size) -> Tensor:

@@ -82,8 +82,10 @@ def save_masks(masks: Masks, path: str | os.PathLike) -> None:
     """Write masks to a safetensors file. An earlier file is replaced only by a whole one."""
     path = Path(path)
     part = path.with_name(path.name + ".part")
+    # copies, for the format refuses tensors that share memory
+    plain = {n: m.cpu().clone(memory_format=torch.contiguous_format) for n, m in masks.items()}
     try:
-        safetensors.torch.save_file({n: m.cpu().contiguous() for n, m in masks.items()}, part)
+        safetensors.torch.save_file(plain, part)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

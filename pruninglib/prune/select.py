@@ -53,11 +53,10 @@ def select(
             raise ValueError(
                 f"the scores of {name} hold NaN or infinity: every score must be finite"
             )
-    names = sorted(scores)
-    pooled = {name: grain.pool(scores[name]) for name in names}
-    gone = {name: _units_pruned(name, scores[name], grain, within) for name in names}
-    units = {name: len(pooled[name]) for name in names}
-    shapes = {name: scores[name].shape for name in names}
+    pooled = {name: grain.pool(score) for name, score in scores.items()}
+    gone = {name: _units_pruned(name, score, grain, within) for name, score in scores.items()}
+    units = {name: len(pooled[name]) for name in scores}
+    shapes = {name: score.shape for name, score in scores.items()}
     pruned = round(sparsity * sum(units.values()))
 
     masks = {}

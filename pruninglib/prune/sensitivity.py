@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterable
 
-import torch
 from torch import nn
 
 from .criteria import Scores, magnitude
 from .grains import Grain, element
-from .select import check_sparsity, select
+from .masks import apply
+from .select import Masks, check_sparsity, select
 from .weights import untouched, weights_of
 
 Scan = dict[str, dict[float, float]]
@@ -36,23 +36,18 @@ def scan(
     for sparsity in sparsities:
         check_sparsity(sparsity)
     scores = magnitude(model) if scores is None else scores
-    weights = weights_of(model, list(scores))
+    names = list(weights_of(model, list(scores)))
 
-    def measure() -> float:
+    def measure(masks: Masks | None = None) -> float:
         with untouched(model):
+            if masks:
+                apply(model, masks)
             return float(metric(model))
 
     dense = measure()
-    result = {name: {0.0: dense} for name in weights}
-    for name, weight in weights.items():
-        whole = weight.detach().clone()
-        try:
-            for sparsity in sparsities:
-                mask = select({name: scores[name]}, sparsity, grain=grain)[name]
-                with torch.no_grad():
-                    weight.copy_(whole * mask)
-                result[name][sparsity] = measure()
-        finally:
-            with torch.no_grad():
-                weight.copy_(whole)
+    result = {name: {0.0: dense} for name in names}
+    for name in names:
+        for sparsity in sparsities:
+            masks = select({name: scores[name]}, sparsity, grain=grain)
+            result[name][sparsity] = measure(masks)
     return result

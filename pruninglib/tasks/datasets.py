@@ -7,7 +7,6 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import pooch
 import requests
 import torch
 from sklearn.datasets import load_digits
@@ -66,6 +65,8 @@ def fetch(url: str, path: Path, md5: str) -> Path:
     A download shows its progress and appears under its name only when it is whole and its
     checksum right. Raises ValueError for a wrong checksum, OSError if it can't be downloaded.
     """
+    import pooch  # here, for it warns in notebooks without widgets, and few ever download
+
     by_hand = f"put the file of {url} at {path} by hand"
     if not path.exists():
         try:
@@ -78,10 +79,10 @@ def fetch(url: str, path: Path, md5: str) -> Path:
         except requests.RequestException as error:
             reason = type(error).__name__
             raise OSError(f"{path.name} could not be downloaded ({reason}): {by_hand}") from error
-        except PermissionError as error:
+        except OSError as error:  # no permission, a read-only disk, a full one, a file in the way
             raise OSError(
-                f"{path.name} is missing and {path.parent} can't be written: {by_hand}, or set "
-                "PRUNINGLIB_DATA to a folder that can"
+                f"{path.name} is missing and {path.parent} can't be written ({error.strerror}): "
+                f"{by_hand}, or set PRUNINGLIB_DATA to a folder that can"
             ) from error
         return path
     _verify(path, md5, f"{path} is not the published file: delete it to download it again")

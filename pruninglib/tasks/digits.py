@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -88,7 +89,7 @@ def cnn(pixels: int, seed: int, width: float = 1.0) -> nn.Module:
     layers = OrderedDict()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for i, (inner, outer) in enumerate(zip(channels, channels[1:], strict=False), start=1):
+        for i, (inner, outer) in enumerate(pairwise(channels), start=1):
             layers[f"conv{i}"] = nn.Conv2d(inner, outer, 3, padding=1, bias=False)
             layers[f"norm{i}"] = nn.BatchNorm2d(outer)
             layers[f"relu{i}"] = nn.ReLU()

@@ -53,7 +53,7 @@ class Task:
             model,
             self.loss,
             self.batches("train", seed=seed),
-            epochs or self.epochs,
+            self.epochs if epochs is None else epochs,
             optimizer=self.optimizer(model.parameters()),
             masks=masks,
             **options,

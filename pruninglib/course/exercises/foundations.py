@@ -147,7 +147,7 @@ def global_threshold(scores: dict[str, Tensor], sparsity: float) -> Tensor:
 
 def _judge_exact(answer) -> str | None:
     tied = torch.tensor([0.0] * 7 + [1.0] * 3)
-    for score, k in [(tied, 5), (torch.ones(4, 5), 8), (_example(6, 7), 29), (tied, 0), (tied, 10)]:
+    for score, k in [(torch.ones(4, 5), 8), (tied, 5), (_example(6, 7), 29), (tied, 0), (tied, 10)]:
         got = answer(score, k)
         if not isinstance(got, Tensor) or got.shape != score.shape or got.dtype != torch.bool:
             return f"Return a bool tensor of shape {tuple(score.shape)}, True where the weight is kept."

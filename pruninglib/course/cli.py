@@ -1,0 +1,132 @@
+"""The command `pruninglib`: list, run and check."""
+
+import ast
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+class Mistake(click.ClickException):
+    """Something asked for that is not there: one sentence, and exit status 2."""
+
+    exit_code = 2
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """The course on pruning: list its lessons, run them, check the environment."""
+
+
+@main.command("list")
+def list_lessons() -> None:
+    """List the lessons."""
+    from pruninglib.course import runner
+
+    with _mistakes():
+        lessons = runner.find_lessons()
+    width = max(len(lesson.title) for lesson in lessons)
+    for lesson in lessons:
+        minutes = f"{lesson.minutes:3d} min" if lesson.minutes else " " * 7
+        number = "  " if lesson.number is None else f"{lesson.number:02d}"
+        click.echo(f"{number}  {lesson.title:{width}}  {minutes}  {lesson.question}")
+
+
+@main.command()
+@click.argument("lessons", nargs=-1, metavar="[LESSON]...")
+@click.option(
+    "-p",
+    "--parameter",
+    "pairs",
+    nargs=2,
+    multiple=True,
+    metavar="NAME VALUE",
+    help="Set a parameter of the lessons.",
+)
+@click.option("--data", metavar="TIER", help="The data to use, short for -p data TIER.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Lessons at once (default: the cores).")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder to write to (default: build/course in the clone).",
+)
+@click.option("--resume", is_flag=True, help="Run only what an earlier run did not finish.")
+def run(
+    lessons: tuple[str, ...],
+    pairs: tuple[tuple[str, str], ...],
+    data: str | None,
+    jobs: int | None,
+    out: Path | None,
+    resume: bool,
+) -> None:
+    """Run lessons, named by number, name or path; all of them without a name."""
+    parameters = {name: _value(text) for name, text in pairs}
+    if data is not None:
+        if parameters.get("data", data) != data:
+            raise Mistake(f"--data is {data} and -p data is {parameters['data']}: give one.")
+        parameters["data"] = data
+    from pruninglib.course import runner  # slow to import, and help needs not wait for it
+
+    out = out or runner.ROOT / "build" / "course"
+    try:
+        with _mistakes():
+            chosen = runner.choose(lessons, runner.find_lessons())
+            report = runner.run(chosen, parameters, jobs, out, resume)
+    except KeyboardInterrupt:
+        click.echo("Interrupted: the finished lessons are kept, and --resume runs the rest.")
+        sys.exit(130)
+    failed = [lesson for lesson in report["lessons"] if lesson["status"] != "ok"]
+    count = len(report["lessons"])
+    click.echo(
+        f"{count - len(failed)} of {count} lessons ok in {report['total_seconds']:.0f} s: "
+        f"{out / 'index.html'}"
+    )
+    sys.exit(1 if failed else 0)
+
+
+@main.command()
+def check() -> None:
+    """Check the environment and say what to do about what is wrong."""
+    from pruninglib.course.check import rows
+
+    failed = False
+    for name, status, detail, advice in rows():
+        failed |= status == "fail"
+        color = {"ok": "green", "warn": "yellow", "fail": "red"}[status]
+        click.secho(f"{status:4}", fg=color, nl=False)
+        click.echo(f"  {name:12} {detail}")
+        if advice:
+            click.echo(f"{'':18} → {advice}")
+    sys.exit(1 if failed else 0)
+
+
+@contextmanager
+def _mistakes() -> Iterator[None]:
+    from pruninglib.course.runner import LessonError
+
+    try:
+        yield
+    except LessonError as error:
+        raise Mistake(str(error)) from None
+
+
+def _value(text: str) -> Any:
+    """A value as JSON or Python writes it (3, 1e-3, true, None, [0, 1]); other text as it is."""
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            value = parse(text)
+        except (ValueError, SyntaxError):
+            continue
+        if isinstance(value, tuple):
+            return list(value)
+        if value is None or isinstance(value, bool | int | float | str | list | dict):
+            return value
+    return text
+
+
+if __name__ == "__main__":
+    main(prog_name="pruninglib")

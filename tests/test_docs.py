@@ -1,0 +1,49 @@
+"""What the README and the other pages say is so."""
+
+import base64
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from pruninglib.course.runner import find_lessons
+
+ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", "CONTRIBUTING.md", "data/README.md"]
+
+
+@pytest.mark.parametrize("lesson", find_lessons(), ids=lambda lesson: lesson.path.stem)
+def test_course_map_says_what_the_lesson_says(lesson):
+    path = lesson.path.relative_to(ROOT).as_posix()
+    row = (
+        f"| [{lesson.number:02d} {lesson.title}]({path}) | {lesson.question} "
+        f"| {lesson.minutes} min | {lesson.seconds} s |"
+    )
+    assert row in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_teaser_is_a_committed_figure_of_a_lesson():
+    teaser = (ROOT / "notebooks" / "teaser.png").read_bytes()
+    figures = [
+        base64.b64decode(output.data["image/png"])
+        for lesson in find_lessons()
+        for cell in nbformat.read(lesson.path, as_version=4).cells
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
+    ]
+    assert teaser in figures, "save the figure from the lesson again as notebooks/teaser.png"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_of_pages_lead_somewhere(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
+        assert (ROOT / page).parent.joinpath(target).exists(), target
+
+
+@pytest.mark.parametrize("lesson", find_lessons(), ids=lambda lesson: lesson.path.stem)
+def test_links_of_lessons_lead_somewhere(lesson):
+    for cell in nbformat.read(lesson.path, as_version=4).cells:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+\.ipynb)\)", cell.source):
+            assert (lesson.path.parent / target).exists(), target

@@ -1,0 +1,343 @@
+"""Masks: put on a model, kept whatever the optimizer, saved and loaded."""
+
+import contextlib
+import copy
+import os
+import re
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
+from torch.optim.swa_utils import AveragedModel
+
+import pruninglib as pl
+
+SGD, Adam, AdamW = torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW
+OPTIMIZERS = {
+    "SGD": lambda p: SGD(p, lr=0.1),
+    "SGD-momentum": lambda p: SGD(p, lr=0.1, momentum=0.9),
+    "SGD-nesterov-decay": lambda p: SGD(p, 0.1, momentum=0.9, nesterov=True, weight_decay=0.1),
+    "Adam": lambda p: Adam(p, lr=0.01),
+    "Adam-decay-amsgrad": lambda p: Adam(p, lr=0.01, weight_decay=0.1, amsgrad=True),
+    "Adam-fused": lambda p: Adam(p, lr=0.01, fused=True),
+    "AdamW-decay": lambda p: AdamW(p, lr=0.01, weight_decay=0.1),
+    "AdamW-foreach": lambda p: AdamW(p, lr=0.01, weight_decay=0.1, foreach=True),
+    "RMSprop": lambda p: torch.optim.RMSprop(p, lr=0.01, momentum=0.9),
+    "LBFGS": lambda p: torch.optim.LBFGS(p, lr=0.1, max_iter=3),
+}
+
+
+@pytest.fixture
+def masks(model):
+    return pl.select(pl.random(model, seed=3), 0.5)
+
+
+def steps(model, loss, batches, optimizer, after=lambda: None):
+    for batch in batches:
+
+        def closure(batch=batch):
+            optimizer.zero_grad()
+            value = loss(model, batch)
+            value.backward()
+            return value
+
+        optimizer.step(closure)
+        after()
+
+
+def revived(model, masks):
+    return sum(int((w[~masks[n]] != 0).sum()) for n, w in pl.weights_of(model, list(masks)).items())
+
+
+def no_hooks(model, optimizer):
+    return not optimizer._optimizer_step_post_hooks and not any(
+        p._post_accumulate_grad_hooks for p in model.parameters()
+    )
+
+
+# ---- applying ----
+
+
+def test_apply_zeroes_what_is_pruned_and_nothing_else(model, masks):
+    before, keys = copy.deepcopy(model.state_dict()), list(model.state_dict())
+    pl.apply(model, masks)
+    for name, tensor in model.state_dict().items():
+        mask = masks.get(name, torch.ones_like(tensor, dtype=torch.bool))
+        assert tensor[mask].equal(before[name][mask]) and (tensor[~mask] == 0).all()
+    assert list(model.state_dict()) == keys and model[0].weight.requires_grad
+    assert all(pl.masks_of(model)[n].equal(m) for n, m in masks.items())
+
+
+def test_pruned_nan_and_infinity_become_a_positive_zero():
+    layer = nn.Linear(4, 1)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[torch.nan, torch.inf, -3.0, -4.0]]))
+    pl.apply(layer, {"weight": torch.tensor([[False, False, False, True]])})
+    assert layer.weight.tolist() == [[0, 0, 0, -4]] and layer.weight.signbit().sum() == 1
+
+
+def test_sparsity_counts_prunable_weights_and_all_parameters(model, masks):
+    pl.apply(model, masks)
+    with torch.no_grad():
+        model[0].bias[:3] = 0
+    assert pl.sparsity(model) == (21 / 42, 24 / 51)
+    assert pl.sparsity(model).prunable == 0.5
+
+
+def test_a_zeroed_filter_still_speaks_through_its_bias():
+    conv, image = nn.Conv2d(1, 2, 3), torch.rand(1, 1, 5, 5)
+    with torch.no_grad():
+        conv.weight[1] *= 100
+    pl.apply(conv, pl.select(pl.magnitude(conv), 0.5, grain=pl.channel))
+    assert (conv(image)[0, 0] == conv.bias[0]).all() and conv.bias[0] != 0
+
+
+def test_masks_of_embeddings_and_tied_weights():
+    model = nn.Sequential(nn.Embedding(6, 4), nn.Linear(4, 6))
+    model[1].weight = model[0].weight
+    masks = pl.select(pl.magnitude(model), 0.5, grain=pl.row)
+    optimizer = OPTIMIZERS["AdamW-decay"](model.parameters())
+    with pl.keep(model, masks, optimizer):
+        for _ in range(3):
+            model(torch.arange(6)).square().sum().backward()
+            optimizer.step()
+            assert revived(model, masks) == 0
+    assert model[1].weight is model[0].weight and pl.sparsity(model).prunable == 0.5
+
+
+# ---- keeping ----
+
+
+@pytest.mark.parametrize("warm", [False, True], ids=["cold", "warm"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_zeros_survive(name, warm, model, loss, batches, masks):
+    optimizer = OPTIMIZERS[name](model.parameters())
+    if warm:
+        steps(model, loss, batches, optimizer)
+    kept = {n: w.detach().clone() for n, w in pl.weights_of(model).items()}
+    with pl.keep(model, masks, optimizer):
+        assert revived(model, masks) == 0, "not applied on entering"
+        steps(model, loss, batches * 2, optimizer, after=lambda: check(revived(model, masks) == 0))
+        assert all((w != kept[n])[masks[n]].any() for n, w in pl.weights_of(model).items())
+    for n, w in pl.weights_of(model).items():
+        assert not w[~masks[n]].signbit().any(), "left a negative zero"
+    assert no_hooks(model, optimizer)
+    # without masks the same optimizer does move them, or this test would prove nothing
+    steps(model, loss, batches, optimizer)
+    assert revived(model, masks) > 0
+
+
+def check(condition):
+    assert condition
+
+
+@pytest.mark.parametrize("name", ["SGD-momentum", "Adam", "AdamW-decay"])
+def test_a_gradient_mask_alone_revives_the_zeros_of_a_warm_optimizer(
+    name, model, loss, batches, masks
+):
+    """The fault that `keep` is there for."""
+    optimizer = OPTIMIZERS[name](model.parameters())
+    steps(model, loss, batches, optimizer)
+    pl.apply(model, masks)
+    for n, w in pl.weights_of(model).items():
+        w.register_hook(lambda grad, mask=masks[n]: grad * mask)
+    steps(model, loss, batches[:1], optimizer)
+    assert revived(model, masks) > 0
+
+
+@pytest.mark.parametrize("name", ["SGD-nesterov-decay", "AdamW-decay"])
+def test_keeping_equals_training_with_the_masks_in_the_model(name, model, loss, batches, masks):
+    """What is kept trains as if the pruned weights had never been there."""
+    slow = copy.deepcopy(model)
+    pl.apply(slow, masks)
+    optimizer = OPTIMIZERS[name](slow.parameters())
+    for batch in batches:
+        optimizer.zero_grad()
+        weights = {n: w * masks[n] for n, w in pl.weights_of(slow).items()}
+        loss(lambda x, w=weights: functional_call(slow, w, x), batch).backward()
+        optimizer.step()
+    pl.apply(slow, masks)
+    optimizer = OPTIMIZERS[name](model.parameters())
+    with pl.keep(model, masks, optimizer):
+        steps(model, loss, batches, optimizer)
+    for one, other in zip(model.parameters(), slow.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_clipping_sees_masked_gradients(model, loss, batches, masks):
+    optimizer = OPTIMIZERS["SGD-momentum"](model.parameters())
+    with pl.keep(model, masks, optimizer):
+        for size in (0, 1):  # zero_grad, or adding up over two batches
+            loss(model, batches[size]).backward()
+            assert all((w.grad[~masks[n]] == 0).all() for n, w in pl.weights_of(model).items())
+            assert all((w.grad[masks[n]] != 0).all() for n, w in pl.weights_of(model).items())
+        parts = [p.grad[masks[n]] if n in masks else p.grad for n, p in model.named_parameters()]
+        norm = torch.cat([part.flatten() for part in parts]).norm()
+        torch.testing.assert_close(clip_grad_norm_(model.parameters(), 1e-3), norm)
+        clip_grad_value_(model.parameters(), 1e-4)
+        optimizer.step()
+    assert revived(model, masks) == 0
+
+
+def test_keeping_everything_changes_nothing(model, loss, batches):
+    free = copy.deepcopy(model)
+    masks = {n: torch.ones_like(w, dtype=torch.bool) for n, w in pl.weights_of(model).items()}
+    for network, context in [(free, contextlib.nullcontext()), (model, None)]:
+        optimizer = OPTIMIZERS["AdamW-decay"](network.parameters())
+        with context or pl.keep(network, masks, optimizer):
+            steps(network, loss, batches, optimizer)
+    assert all(p.equal(q) for p, q in zip(free.parameters(), model.parameters(), strict=True))
+
+
+def test_the_model_stays_an_ordinary_module(model, loss, batches, masks, tmp_path):
+    optimizer, keys = OPTIMIZERS["Adam"](model.parameters()), list(model.state_dict())
+    with pl.keep(model, masks, optimizer):
+        steps(model, loss, batches, optimizer)
+        assert list(model.state_dict()) == keys
+        twin = copy.deepcopy(model)
+        torch.save(model.state_dict(), tmp_path / "model.pt")
+    twin.load_state_dict(torch.load(tmp_path / "model.pt"))
+    assert revived(twin, masks) == 0 and {type(m) for m in model} == {nn.Linear, nn.Tanh}
+
+
+def test_hooks_go_when_the_block_fails(model, loss, batches, masks):
+    optimizer = OPTIMIZERS["Adam"](model.parameters())
+    with pytest.raises(KeyError), pl.keep(model, masks, optimizer):
+        with torch.no_grad():
+            model[0].weight.add_(1)
+        raise KeyError
+    assert no_hooks(model, optimizer) and revived(model, masks) == 0
+
+
+def test_frozen_layers_are_kept_too(model, loss, batches, masks):
+    model[0].requires_grad_(False)
+    optimizer = OPTIMIZERS["AdamW-decay"](model.parameters())
+    with pl.keep(model, masks, optimizer):
+        steps(model, loss, batches, optimizer)
+    assert revived(model, masks) == 0 and not model[0].weight.requires_grad
+
+
+def test_half_precision_is_kept(loss, batches):
+    model = nn.Linear(4, 3).to(torch.bfloat16)
+    masks = pl.select(pl.magnitude(model), 0.5)
+    optimizer = OPTIMIZERS["AdamW-decay"](model.parameters())
+    batches = [(x.to(torch.bfloat16), y) for x, y in batches]
+    with pl.keep(model, masks, optimizer):
+        steps(model, loss, batches, optimizer, after=lambda: check(revived(model, masks) == 0))
+    assert model.weight.dtype == torch.bfloat16
+
+
+def test_averaged_weights_must_be_masked_again(model, loss, batches, masks):
+    average, optimizer = AveragedModel(model), OPTIMIZERS["Adam"](model.parameters())
+    average.update_parameters(model)
+    with pl.keep(model, masks, optimizer):
+        steps(model, loss, batches, optimizer, after=lambda: average.update_parameters(model))
+    assert revived(model, masks) == 0 < revived(average.module, masks)
+    pl.apply(average.module, masks)
+    assert revived(average.module, masks) == 0
+
+
+def test_an_optimizer_made_for_another_model(model, masks, as_found):
+    optimizer = OPTIMIZERS["SGD"](copy.deepcopy(model).parameters())
+    with (
+        as_found(model),
+        pytest.raises(ValueError, match=r"trains none of the masked weights.*another model"),
+        pl.keep(model, masks, optimizer),
+    ):
+        pass
+    assert no_hooks(model, optimizer)
+
+
+# ---- masks that do not fit ----
+
+ALL = torch.ones(6, 4) > 0
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({}, "masks is empty"),
+        ({"0.wieght": ALL}, "'0.wieght' is no parameter of Sequential; it has 0.weight, 0.bias"),
+        ({"2.weight": ALL}, "mask of 2.weight has shape (6, 4), but the parameter has (3, 6)"),
+        ({"2.weight": torch.ones(3, 1) > 0}, "mask of 2.weight has shape (3, 1), but"),
+        ({"2.weight": torch.ones(3, 6)}, "mask of 2.weight is torch.float32, but must be bool"),
+    ],
+)
+def test_masks_for_another_model_change_nothing(wrong, message, model, as_found):
+    good = {"0.weight": ~ALL} if wrong else {}
+    optimizer = OPTIMIZERS["SGD"](model.parameters())
+    with as_found(model), pytest.raises(ValueError, match=re.escape(message)):
+        pl.apply(model, good | wrong)
+    with (
+        as_found(model),
+        pytest.raises(ValueError, match=re.escape(message)),
+        pl.keep(model, good | wrong, optimizer),
+    ):
+        pass
+    assert no_hooks(model, optimizer)
+
+
+# ---- on disk ----
+
+
+def test_masks_come_back_from_disk(masks, tmp_path):
+    turned = torch.rand(5, 7).t() > 0.5  # not contiguous
+    shared = torch.tensor([True, False])
+    masks |= {
+        "turned": turned,
+        "one": shared,
+        "other": shared,
+        "rows": shared[:, None].expand(2, 3),
+    }
+    pl.save_masks(masks, tmp_path / "m.safetensors")
+    loaded = pl.load_masks(str(tmp_path / "m.safetensors"))
+    assert loaded.keys() == masks.keys()
+    assert all(loaded[n].dtype == torch.bool and loaded[n].equal(m) for n, m in masks.items())
+    assert [f.name for f in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+@pytest.mark.parametrize("keep_bytes", [0, 5, 40, -1])
+def test_a_truncated_file(keep_bytes, masks, tmp_path):
+    path = tmp_path / "m.safetensors"
+    pl.save_masks(masks, path)
+    path.write_bytes(path.read_bytes()[:keep_bytes])
+    with pytest.raises(ValueError, match=r"m\.safetensors is no whole safetensors file .*again"):
+        pl.load_masks(path)
+
+
+def test_a_file_of_something_else(model, tmp_path):
+    path = tmp_path / "model.safetensors"
+    safetensors.torch.save_file(dict(model.state_dict()), path)
+    with pytest.raises(ValueError, match=r"0\.bias in .*model\.safetensors is torch.float32.*bool"):
+        pl.load_masks(path)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.safetensors"):
+        pl.load_masks(tmp_path / "none.safetensors")
+
+
+@pytest.mark.parametrize("fails", ["save_file", "replace"])
+def test_no_half_file_when_writing_fails(fails, masks, tmp_path, monkeypatch):
+    path = tmp_path / "m.safetensors"
+    pl.save_masks(masks, path)
+    earlier = path.read_bytes()
+
+    def full(tensors, target):
+        with open(target, "wb") as file:
+            file.write(b"half")
+        raise OSError("no space left")
+
+    def refused(*_):
+        raise OSError("no space left")
+
+    if fails == "save_file":
+        monkeypatch.setattr(safetensors.torch, "save_file", full)
+    else:
+        monkeypatch.setattr(os, "replace", refused)
+    with pytest.raises(OSError, match="no space left"):
+        pl.save_masks({n: ~m for n, m in masks.items()}, path)
+    assert path.read_bytes() == earlier and [f.name for f in tmp_path.iterdir()] == [path.name]

@@ -1,0 +1,671 @@
+"""Training, evaluation, experiments, cost and figures."""
+
+import copy
+import dataclasses
+import gzip
+import itertools
+import json
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse
+import scipy.stats
+import sklearn.metrics
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+import pruninglib as pl
+from pruninglib.tasks.task import Task
+
+# ---- batches ----
+
+
+def passes(batches, count=2):
+    return [torch.cat([b[0] for b in batches]).tolist() for _ in range(count)]
+
+
+def test_batches_hold_every_sample_once_and_keep_tensors_together():
+    x = torch.arange(10)
+    plain = pl.Batches(x, x * 2, size=4)
+    assert [len(a) for a, _ in plain] == [4, 4, 2] and len(plain) == 3
+    assert passes(plain) == [x.tolist()] * 2
+    shuffled = pl.Batches(x, x * 2, size=4, seed=0)
+    assert all((b == 2 * a).all() for a, b in shuffled)
+    assert len([*shuffled]) == 3 and sorted(passes(shuffled)[0]) == x.tolist()
+
+
+def test_epochs_are_shuffled_differently_and_seeds_repeat():
+    x = torch.arange(50)
+    first, second = passes(pl.Batches(x, seed=1))
+    assert first != second != x.tolist() != first
+    torch.manual_seed(9)
+    state = torch.get_rng_state()
+    assert passes(pl.Batches(x, seed=1)) == [first, second]
+    assert passes(pl.Batches(x, seed=2))[0] != first
+    assert torch.get_rng_state().equal(state)
+
+
+@pytest.mark.parametrize(
+    "tensors, size, message",
+    [
+        ([torch.ones(3), torch.ones(4)], 2, r"different lengths: \[3, 4\]"),
+        ([torch.ones(0, 4), torch.ones(0)], 2, "hold no samples"),
+        ([torch.ones(3)], 0, "size is 0, but must be at least 1"),
+    ],
+)
+def test_batches_of_nothing(tensors, size, message):
+    with pytest.raises(ValueError, match=message):
+        pl.Batches(*tensors, size=size)
+
+
+# ---- fit ----
+
+
+def test_fit_trains_and_reports(model, loss, batches):
+    seen = []
+    before = loss(model, batches[0]).item()
+    rows = pl.fit(
+        model, loss, batches, 5, progress=False,
+        after_epoch=lambda epoch: seen.append((epoch, model.training)),
+    )  # fmt: skip
+    assert loss(model, batches[0]).item() < before and not model.training
+    assert [set(row) for row in rows] == [{"epoch", "loss", "seconds"}] * 5
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5]
+    assert seen == [(epoch, False) for epoch in range(1, 6)]
+    assert rows[-1]["loss"] < rows[0]["loss"]
+
+
+def test_fit_trains_in_training_mode_and_averages_its_losses(model, batches):
+    values, optimizer = iter([1.0, 2.0, 6.0]), torch.optim.SGD(model.parameters(), lr=0)
+
+    def loss(model, batch):
+        assert model.training
+        return model(batch[0]).sum() * 0 + next(values)
+
+    assert pl.fit(model.eval(), loss, batches, 1, optimizer=optimizer)[0]["loss"] == 3
+
+
+def test_fit_is_plain_gradient_descent(model, loss, batches):
+    other = copy.deepcopy(model)
+    optimizer = torch.optim.SGD(other.parameters(), lr=0.1)
+    for batch in batches * 2:
+        optimizer.zero_grad()
+        loss(other, batch).backward()
+        optimizer.step()
+    pl.fit(model, loss, batches, 2, optimizer=torch.optim.SGD(model.parameters(), lr=0.1))
+    assert all(p.equal(q) for p, q in zip(model.parameters(), other.parameters(), strict=True))
+
+
+def test_fit_keeps_masks_and_lets_go_of_them(model, loss, batches):
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.1)
+    pl.fit(model, loss, batches, 1, optimizer=optimizer)
+    masks = pl.select(pl.magnitude(model), 0.5)
+    sparsities = []
+    pl.fit(
+        model, loss, batches, 3, optimizer=optimizer, masks=masks,
+        after_epoch=lambda _: sparsities.append(pl.sparsity(model).prunable),
+    )  # fmt: skip
+    assert sparsities == [0.5] * 3 and pl.sparsity(model).prunable == 0.5
+    pl.fit(model, loss, batches, 1, optimizer=optimizer)
+    assert pl.sparsity(model).prunable == 0
+
+
+def test_fit_shows_progress_only_when_asked(model, loss, batches, capsys):
+    pl.fit(model, loss, batches, 1, progress=False)
+    assert capsys.readouterr() == ("", "")
+    pl.fit(model, loss, batches, 1)
+    assert "fit: 100%" in capsys.readouterr().err
+
+
+def test_a_loss_of_nan_stops_training(model, loss, batches):
+    seen = []
+    with pytest.raises(FloatingPointError, match="loss became NaN in epoch 2: lower the learning"):
+        pl.fit(
+            model, lambda m, b: loss(m, b) * (math.nan if seen else 1), batches, 9,
+            after_epoch=seen.append,
+        )  # fmt: skip
+    assert seen == [1]
+
+
+def test_empty_and_exhausted_loaders(model, loss, batches):
+    with pytest.raises(ValueError, match="no batches in epoch 1: batches is empty"):
+        pl.fit(model, loss, [], 2)
+    with pytest.raises(ValueError, match=r"no batches in epoch 2: .*only once .*DataLoader"):
+        pl.fit(model, loss, iter(batches), 2)
+    metrics = pl.classification_metrics(3)
+    with pytest.raises(ValueError, match="batches is empty: there is nothing to evaluate on"):
+        pl.evaluate(model, [], cross_entropy, metrics)
+
+
+# ---- evaluate ----
+
+
+def outputs_and_targets():
+    generator = torch.Generator().manual_seed(3)
+    outputs = torch.randn(57, 4, generator=generator)
+    outputs[:, 2] -= 99  # a class that is never predicted
+    return outputs, torch.randint(4, (57,), generator=generator)
+
+
+@pytest.mark.parametrize("size", [1, 10, 57])
+def test_evaluate_agrees_with_scikit_learn(size):
+    outputs, targets = outputs_and_targets()
+    batches = pl.Batches(outputs, targets, size=size)
+    found = pl.evaluate(nn.Identity(), batches, cross_entropy, pl.classification_metrics(4))
+    predicted = outputs.argmax(1)
+    options = {"average": "macro", "zero_division": 0}
+    assert found == pytest.approx(
+        {
+            "loss": cross_entropy(outputs, targets).item(),
+            "accuracy": sklearn.metrics.accuracy_score(targets, predicted),
+            "precision": sklearn.metrics.precision_score(targets, predicted, **options),
+            "recall": sklearn.metrics.recall_score(targets, predicted, **options),
+        }
+    )
+    assert list(found) == ["loss", "accuracy", "precision", "recall"]
+    assert all(type(value) is float for value in found.values())
+    assert len(set(found.values())) == 4, "the example can't tell the metrics apart"
+
+
+def test_evaluate_starts_anew_each_time():
+    outputs, targets = outputs_and_targets()
+    metrics = pl.classification_metrics(4)
+    alone = [
+        pl.evaluate(nn.Identity(), [pair], cross_entropy, pl.classification_metrics(4))
+        for pair in ((outputs, targets), (outputs.flip(0), targets))
+    ]
+    again = [
+        pl.evaluate(nn.Identity(), [pair], cross_entropy, metrics)
+        for pair in ((outputs, targets), (outputs.flip(0), targets))
+    ]
+    assert again == alone
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_evaluate_leaves_everything_as_found(fails, as_found):
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.5))
+    model[0].eval()
+    outputs, targets = outputs_and_targets()
+    if fails:
+        targets = targets + 90
+    with as_found(model):
+        if fails:
+            with pytest.raises(IndexError):
+                pl.evaluate(
+                    model, [(outputs, targets)], cross_entropy, pl.classification_metrics(4)
+                )
+        else:
+            pl.evaluate(model, [(outputs, targets)], cross_entropy, pl.classification_metrics(4))
+
+
+# ---- intervals ----
+
+
+def test_interval_agrees_with_scipy():
+    values = [0.3, 0.5, 0.1, 0.9]
+    found = pl.interval(values)
+    low, high = scipy.stats.t.interval(0.95, 3, np.mean(values), scipy.stats.sem(values))
+    assert found == pytest.approx((0.45, low, high))
+    # the t of two degrees of freedom is 4.303
+    assert pl.interval([1, 2, 3]).high == pytest.approx(2 + 4.302653 / math.sqrt(3))
+
+
+def test_interval_of_one_run_or_none():
+    assert pl.interval([2.0]).mean == 2 and math.isnan(pl.interval([2.0]).low)
+    with pytest.raises(ValueError, match="values is empty: an interval needs at least one run"):
+        pl.interval([])
+
+
+@pytest.fixture
+def results():
+    """Two methods, three seeds, two sparsities; `a` is better by 0.1, 0.2, 0.3 at 0.9."""
+    rows = [
+        (m, s, seed, split, seed / 10 + (m == "a") * (s == 0.9) * (seed + 1) / 10 + (split == "test"))
+        for m in "ab" for s in (0.5, 0.9) for seed in (2, 0, 1) for split in ("valid", "test")
+    ]  # fmt: skip
+    rows += [("dense", 0.0, 0, split, 0.7) for split in ("valid", "test")]
+    return pd.DataFrame(rows, columns=["method", "sparsity", "seed", "split", "accuracy"])
+
+
+def test_advantage_is_paired_by_seed(results):
+    found = pl.advantage(results, "a", "b", "accuracy", sparsity=0.9, split="test")
+    assert found == pytest.approx(pl.interval([0.1, 0.2, 0.3]))
+    found = pl.advantage(results, "b", "a", "accuracy", sparsity=0.5, split="test")
+    assert found == pytest.approx((0, 0, 0), abs=1e-12)
+
+
+def test_advantage_of_what_is_not_there(results):
+    with pytest.raises(ValueError, match=r"no rows of method 'c' at .*0\.9.* it has a, b"):
+        pl.advantage(results, "c", "b", "accuracy", sparsity=0.9, split="test")
+    with pytest.raises(ValueError, match=r"several rows of one method and seed.*split"):
+        pl.advantage(results, "a", "b", "accuracy", sparsity=0.9)
+
+
+# ---- ledger ----
+
+
+class Attention(nn.Module):
+    def __init__(self, need_weights):
+        super().__init__()
+        self.attention, self.need_weights = nn.MultiheadAttention(8, 2), need_weights
+
+    def forward(self, x):
+        return self.attention(x, x, x, need_weights=self.need_weights)[0]
+
+
+@pytest.mark.parametrize(
+    "model, shape, expected",
+    [
+        (nn.Linear(5, 7), (3, 5), 3 * 5 * 7),
+        (nn.Linear(5, 7), (2, 3, 5), 6 * 5 * 7),
+        # 7 pixels, padded to 9, are 4 at stride 2; each output sees 4 / 2 input channels
+        (nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2), (2, 4, 7, 7), 2 * 6 * 16 * 2 * 9),
+        (nn.Conv2d(4, 4, 3, groups=4), (1, 4, 5, 5), 4 * 9 * 9),
+        (nn.Conv1d(3, 5, 4, dilation=2), (1, 3, 10), 5 * 4 * 3 * 4),
+        (nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU()), (2, 4), 2 * 16),
+    ],
+    ids=lambda v: type(v).__name__ if isinstance(v, nn.Module) else None,
+)
+def test_macs_by_hand(model, shape, expected):
+    assert pl.macs(model, torch.randn(shape)) == expected
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("need_weights", [False, True])
+def test_attention_is_counted(need_weights, training):
+    model, (length, batch, width) = Attention(need_weights).train(training), (5, 3, 8)
+    projections = 4 * length * batch * width * width  # query, key, value, output
+    products = 2 * batch * length * length * width  # with keys, with values
+    assert pl.macs(model, torch.randn(length, batch, width)) == projections + products
+    layer = nn.TransformerEncoderLayer(width, 2, 16).train(training)
+    hidden = 2 * length * batch * width * 16
+    assert pl.macs(layer, torch.randn(length, batch, width)) == projections + products + hidden
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+@pytest.mark.parametrize(
+    "cost", [pl.macs, lambda m, x: pl.ledger(m, x, repeats=2)], ids=["macs", "ledger"]
+)
+def test_costs_leave_everything_as_found(cost, as_found):
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Dropout(0.5))
+    model[0].weight.grad = torch.ones(3, 4)
+    one = torch.randn(1, 4)  # BatchNorm refuses a single sample in training mode
+    with as_found(model):
+        cost(model, one)
+
+
+@pytest.fixture
+def wide():
+    model = nn.Sequential(nn.Linear(100, 200), nn.ReLU(), nn.Linear(200, 50, bias=False))
+    model.register_buffer("steps", torch.zeros(10, dtype=torch.int64))
+    return model
+
+
+def test_ledger_by_hand(wide):
+    example = torch.randn(10, 100)
+    with torch.no_grad():
+        wide[0].weight[:, :90] = 0
+    found = pl.ledger(wide, example, repeats=5)
+    first, second, bias, buffer = 20_000, 10_000, 200, 80
+    assert found["parameters"] == first + second + bias
+    assert found["nonzeros"] == 2_000 + second + bias
+    assert found["bytes_dense"] == 4 * (first + second + bias) + buffer
+    # the first in compressed rows; the second is smaller dense
+    assert found["bytes_sparse"] == (2_000 * 8 + 201 * 4) + 4 * (second + bias) + buffer
+    assert found["macs"] == 10 * (first + second)
+    # the most held at once: ReLU's input and output
+    assert found["peak_bytes"] == found["bytes_dense"] + 2 * 10 * 200 * 4
+    assert 0 < found["latency_low_ms"] <= found["latency_ms"] <= found["latency_high_ms"]
+
+
+def test_zeros_change_no_dense_byte_and_no_multiplication(wide):
+    example = torch.randn(10, 100)
+    dense = pl.ledger(wide, example, repeats=2)
+    pl.apply(wide, pl.select(pl.magnitude(wide), 0.9))
+    pruned = pl.ledger(wide, example, repeats=2)
+    for same in ("parameters", "bytes_dense", "macs", "peak_bytes"):
+        assert pruned[same] == dense[same]
+    assert pruned["nonzeros"] == dense["nonzeros"] - 27_000
+    for smaller in ("bytes_sparse", "bytes_gzip"):
+        assert pruned[smaller] < 0.3 * dense[smaller]
+    # random bits hardly compress, and there are nine tenths fewer of them
+    assert 0.9 * 4 * 30_200 < dense["bytes_gzip"] < 1.01 * 4 * 30_200
+
+
+def test_tied_weights_cost_once():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words, self.out = nn.Embedding(9, 6), nn.Linear(6, 9, bias=False)
+            self.out.weight = self.words.weight
+            self.register_buffer("view", self.words.weight.detach()[:2])  # shares its memory
+
+        def forward(self, x):
+            return self.out(self.words(x))
+
+    found = pl.ledger(Tied(), torch.arange(4), repeats=2)
+    assert found["parameters"] == found["nonzeros"] == 54 and found["macs"] == 4 * 54
+    assert found["bytes_dense"] == 54 * 4 + 12 * 4
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_bytes_sparse_agree_with_scipy(dtype):
+    layer = nn.Linear(23, 17, bias=False, dtype=dtype)
+    pl.apply(layer, pl.select(pl.magnitude(layer), 0.8))
+    matrix = scipy.sparse.csr_matrix(layer.weight.detach().numpy())
+    assert matrix.indices.dtype == np.int32
+    stored = matrix.data.nbytes + matrix.indices.nbytes + matrix.indptr.nbytes
+    example = torch.randn(1, 23, dtype=dtype)
+    assert pl.ledger(layer, example, repeats=2)["bytes_sparse"] == stored
+
+
+def test_bytes_sparse_of_a_convolution_by_hand():
+    layer = nn.Conv2d(4, 6, 3, bias=False)
+    pl.apply(layer, pl.select(pl.magnitude(layer), 0.75))
+    found = pl.ledger(layer, torch.randn(1, 4, 5, 5), repeats=2)
+    assert found["bytes_sparse"] == 54 * (4 + 4) + (6 + 1) * 4  # a row is an output channel
+
+
+def test_gzip_holds_the_weights(wide, monkeypatch):
+    packed, compress = [], gzip.compress
+    monkeypatch.setattr(
+        gzip, "compress", lambda *a, **k: packed.append(compress(*a, **k)) or packed[0]
+    )
+    size = pl.ledger(wide, torch.randn(1, 100), repeats=2)["bytes_gzip"]
+    assert size == len(packed[0])
+    assert wide[2].weight.detach().numpy().tobytes() in gzip.decompress(packed[0])
+
+
+def test_latencies_are_of_the_calls_after_the_warm_up():
+    calls = []
+    assert len(pl.latencies(lambda: calls.append(1), repeats=5)) == 5 and len(calls) == 8
+
+
+# ---- experiments ----
+
+
+@pytest.fixture
+def task(digits_task):
+    return dataclasses.replace(digits_task, epochs=1, batch_size=200)
+
+
+@pytest.fixture(scope="module")
+def digits_task():
+    return pl.digits()
+
+
+METHODS = {
+    "magnitude": pl.prune_method(),
+    "random": pl.prune_method(pl.at_random),
+    "small dense": pl.small_dense(),
+}
+
+
+def compare(task, methods=METHODS, sparsities=(0.5, 0.9), seeds=(0, 1), **options):
+    return pl.compare(task, methods, sparsities, seeds, progress=False, **options)
+
+
+def test_table_of_a_comparison(task):
+    table = compare(task)
+    assert list(table) == [
+        "method", "sparsity", "seed", "task", "pruned", "parameters", "split",
+        "loss", "accuracy", "precision", "recall",
+    ]  # fmt: skip
+    assert len(table) == 2 * (2 + 3 * 2 * 2) and not table.isna().any().any()
+    assert set(table["split"]) == {"valid", "test"}
+    assert not table.duplicated(["method", "sparsity", "seed", "split"]).any()
+    assert table["method"].unique().tolist() == ["dense", *METHODS]
+    masked = table[table["method"].isin(["magnitude", "random"])]
+    weights, biases = 64 * 256 + 256 * 128 + 128 * 10, 256 + 128 + 10
+    for row in masked.itertuples():
+        pruned = round(row.sparsity * weights)
+        assert row.pruned == pruned / weights and row.parameters == weights + biases - pruned
+    dense = table[table["method"] == "dense"]
+    assert (dense["parameters"] == weights + biases).all() and (dense["sparsity"] == 0).all()
+    # seeds differ, and so do criteria
+    scores = table[table["split"] == "test"].set_index(["method", "sparsity", "seed"])["loss"]
+    assert scores.is_unique
+
+
+def test_a_comparison_depends_on_its_arguments_alone(task):
+    state = torch.get_rng_state()
+    table = compare(task)
+    assert torch.get_rng_state().equal(state)
+    torch.manual_seed(99)
+    # in another order, and at once: no method changes the dense model of the next
+    backwards = compare(task, dict(reversed(METHODS.items())), (0.9, 0.5), (1, 0))
+    keys = ["method", "sparsity", "seed", "split"]
+    pd.testing.assert_frame_equal(
+        *(t.sort_values(keys, ignore_index=True) for t in (table, backwards))
+    )
+
+
+def test_parallel_workers_give_the_same_table(task):
+    pd.testing.assert_frame_equal(compare(task, jobs=2), compare(task))
+
+
+@pytest.mark.parametrize("sparsity", [0, 0.3, 0.9, 0.99])
+@pytest.mark.parametrize("kind", ["mlp", "cnn"])
+def test_the_small_dense_control_has_as_many_parameters(kind, sparsity):
+    task = dataclasses.replace(pl.digits(model=kind), epochs=1, batch_size=1000)
+    rows = compare(
+        task, {"pruned": METHODS["magnitude"], "small": pl.small_dense()}, [sparsity], [0]
+    )
+    pruned, small = (rows[rows["method"] == m]["parameters"].iloc[0] for m in ("pruned", "small"))
+    if sparsity == 0:
+        assert small == pruned
+    # one step wider, by a unit in every hidden layer at most, and it would have more
+    wider = next(
+        n for n in (sum(p.numel() for p in task.build(0, w).parameters())
+                    for w in np.arange(0, 2, 1 / 512)) if n > small
+    )  # fmt: skip
+    assert small <= pruned < wider
+
+
+class Spy(Task):
+    """A task that notes how it is asked to train."""
+
+    def train(self, model, *, seed, epochs=None, masks=None, **options):
+        pruned = None if masks is None else sum(int((~m).sum()) for m in masks.values())
+        trained.append((self.epochs if epochs is None else epochs, seed, pruned))
+        return super().train(model, seed=seed, epochs=epochs, masks=masks, **options)
+
+
+trained = []
+
+
+@pytest.fixture
+def spy(task):
+    trained.clear()
+    return Spy(**{f.name: getattr(task, f.name) for f in dataclasses.fields(task)})
+
+
+def test_pruning_in_steps_follows_its_schedule(spy):
+    method = pl.prune_method(epochs=4, steps=2, schedule=pl.cubic)
+    model = method(spy, spy.build(0), 0.8, seed=5)
+    weights = 64 * 256 + 256 * 128 + 128 * 10
+    assert trained == [(2, 6, round(0.7 * weights)), (2, 7, round(0.8 * weights))]
+    assert pl.sparsity(model).prunable == round(0.8 * weights) / weights
+
+
+def test_masks_only_shrink_from_step_to_step(spy):
+    """Though each step's scores rank the weights anew."""
+    masks, seeds = [], iter(range(9))
+
+    def criterion(task, model, seed):
+        masks.append(pl.masks_of(model))
+        return pl.random(model, seed=next(seeds))
+
+    method = pl.prune_method(criterion, epochs=3, steps=3, schedule=pl.cubic)
+    masks.append(pl.masks_of(method(spy, spy.build(0), 0.9, seed=0)))
+    for before, after in itertools.pairwise(masks):
+        assert not any((after[n] & ~before[n]).any() for n in after)
+
+
+def test_every_method_trains_as_long(spy):
+    compare(
+        spy, {"tuned": pl.prune_method(epochs=2), "small": pl.small_dense(epochs=2)}, [0.5], [3]
+    )
+    assert [epochs for epochs, _, _ in trained] == [1, 2, 1 + 2]
+    assert [pruned is None for _, _, pruned in trained] == [True, False, True]
+    assert trained[0][1] == trained[2][1] == 3, "the seed does not reach the training"
+
+
+def test_grain_and_budget_reach_the_selection(task):
+    model = pl.prune_method(grain=pl.row, budget=pl.uniform)(task, task.build(0), 0.5, 0)
+    rows = [int((~m.any(1)).sum()) for m in pl.masks_of(model).values()]
+    assert rows == [128, 64, 5]
+
+
+def counted():
+    """Methods, and the list of what they were called with."""
+    calls = []
+
+    def method(task, model, sparsity, seed):
+        calls.append((sparsity, seed))
+        return model
+
+    return {"nothing": method}, calls
+
+
+def test_resuming_runs_only_what_is_missing(spy, tmp_path):
+    methods, calls = counted()
+    path = tmp_path / "rows.jsonl"
+    first = compare(spy, methods, [0.5], path=path)
+    assert calls == [(0.5, 0), (0.5, 1)] and len(trained) == 2
+    again = compare(spy, methods, [0.5], path=path)
+    assert len(calls) == 2 and len(trained) == 2, "something ran again"
+    pd.testing.assert_frame_equal(first, again)
+    more = compare(spy, methods, [0.9, 0.5], [1, 2], path=str(path))
+    assert calls[2:] == [(0.9, 1), (0.9, 2), (0.5, 2)] and len(trained) == 4
+    pd.testing.assert_frame_equal(more, compare(spy, methods, [0.9, 0.5], [1, 2]))
+    # another task's rows in the same file are its own
+    other = dataclasses.replace(spy, name="other")
+    assert set(compare(other, methods, [0.5], [0], path=path)["task"]) == {"other"}
+    assert set(compare(spy, methods, [0.5], [0], path=path)["task"]) == {spy.name}
+
+
+@pytest.mark.parametrize("cut", [1, 30, 400])
+def test_a_line_that_a_crash_cut_short(cut, task, tmp_path):
+    methods, calls = counted()
+    path = tmp_path / "rows.jsonl"
+    whole = compare(task, methods, [0.5, 0.9], [0], path=path)
+    path.write_text(path.read_text()[:-cut])
+    calls.clear()
+    for expected in ([(0.9, 0)], []):  # run once more, and then it is there
+        calls.clear()
+        pd.testing.assert_frame_equal(compare(task, methods, [0.5, 0.9], [0], path=path), whole)
+        assert calls == expected
+
+
+def test_a_method_that_fails_leaves_the_rows_before_it(task, tmp_path):
+    methods, calls = counted()
+    path = tmp_path / "rows.jsonl"
+
+    def broken(*_):
+        raise KeyError("broken")
+
+    with pytest.raises(KeyError, match="broken"):
+        compare(task, methods | {"broken": broken}, [0.5], [0], path=path)
+    assert [len(json.loads(line)) for line in path.read_text().splitlines() if line] == [2, 2]
+    compare(task, methods | {"broken": methods["nothing"]}, [0.5], [0], path=path)
+    assert len(calls) == 2
+
+
+def test_numbers_of_numpy_and_repeated_ones(task, tmp_path):
+    methods, calls = counted()
+    path = tmp_path / "rows.jsonl"
+    plain = compare(task, methods, [0.0, 0.5], [0, 1])
+    calls.clear()
+    table = compare(task, methods, np.array([0, 0.5, 0.5]), np.array([0, 1, 1]), path=path)
+    assert calls == [(0.0, 0), (0.0, 1), (0.5, 0), (0.5, 1)]
+    pd.testing.assert_frame_equal(table, plain)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"sparsities": [0.5, 50]}, r"sparsity is 50"),
+        ({"sparsities": [math.nan]}, "sparsity is nan"),
+        ({"seeds": []}, "seeds is empty"),
+        ({"methods": {"dense": METHODS["magnitude"]}}, "the name 'dense' is taken"),
+    ],
+)
+def test_bad_comparisons_run_nothing(arguments, message, spy, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        compare(spy, **arguments, path=tmp_path / "rows.jsonl")
+    assert not trained and not [*tmp_path.iterdir()]
+
+
+def test_epochs_that_no_steps_can_share():
+    with pytest.raises(
+        ValueError, match="epochs is 3, but must be a multiple of steps, which is 2"
+    ):
+        pl.prune_method(epochs=3, steps=2)
+    with pytest.raises(ValueError, match="steps, which is 0"):
+        pl.prune_method(steps=0)
+
+
+# ---- figures ----
+
+
+@pytest.fixture(autouse=True)
+def figures():
+    yield
+    plt.close("all")
+
+
+def test_curves_show_means_and_intervals(results):
+    table = results[results["split"] == "valid"]
+    ax = pl.plots.curves(table)
+    lines = {line.get_label(): line for line in ax.lines}
+    assert list(lines) == ["a", "b", "dense"]
+    assert lines["a"].get_xdata().tolist() == [0.5, 0.9]
+    assert lines["a"].get_ydata() == pytest.approx([0.1, 0.3])
+    low, high = pl.interval([0.1, 0.3, 0.5])[1:]
+    band = ax.collections[0].get_paths()[0].vertices
+    edges = sorted(y for x, y in band.tolist() if x == 0.9)
+    assert edges[0] == pytest.approx(low) and edges[-1] == pytest.approx(high)
+    assert set(lines["dense"].get_ydata()) == {0.7}
+    assert "%" in ax.get_xlabel() and ax.get_ylabel() and len(ax.get_legend().texts) == 3
+    ax.figure.canvas.draw()
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["50", "90"]
+    assert all(t.get_text().endswith("%") for t in ax.get_yticklabels())
+
+
+def test_the_axis_of_sparsity_is_logarithmic_in_what_is_kept():
+    ax = plt.figure().gca()
+    pl.plots.sparsity_axis(ax, [0.9, 0.99, 0.999])
+    ax.set_xlim(0, 0.9999)
+    places = ax.transData.transform([(s, 0) for s in (0, 0.9, 0.99, 0.999)])[:, 0]
+    assert np.diff(places, 2) == pytest.approx([0, 0], abs=1e-6) and places[1] > places[0]
+    ax.figure.canvas.draw()
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["90", "99", "99.9"]
+
+
+def test_a_method_keeps_its_look():
+    assert pl.plots.look("magnitude") == pl.plots.look("magnitude")
+    shown = [
+        tuple(pl.plots.look(m).values()) for m in ("dense", "random", "magnitude", "small dense")
+    ]
+    assert len({c for c, _ in shown}) == len({m for _, m in shown}) == 4
+    assert pl.plots.look("never heard of")["color"] == pl.plots.look("random")["color"]
+
+
+def test_heatmap_writes_its_numbers():
+    values = pd.DataFrame([[0.0, 0.25], [0.5, np.nan]], index=["x", "y"], columns=["p", "q"])
+    ax = pl.plots.heatmap(values, label="accuracy")
+    assert [t.get_text() for t in ax.texts] == ["0%", "25%", "50%", "nan%"]
+    assert [t.get_text() for t in ax.get_xticklabels() + ax.get_yticklabels()] == [*"pqxy"]
+    assert ax.images[0].colorbar.ax.get_ylabel() == "accuracy"
+
+
+def test_one_style(monkeypatch):
+    with plt.rc_context():
+        pl.plots.style()
+        assert plt.rcParams["figure.figsize"][0] == pl.plots.WIDTH
+        assert not plt.rcParams["axes.spines.top"]

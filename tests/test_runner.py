@@ -1,0 +1,377 @@
+"""The runner and its command, on throw-away lessons in a clone of their own."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from click.testing import CliRunner
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from pruninglib.course import check, cli, runner
+
+SPEAK = """\
+from IPython.display import display
+
+
+class ClaimBroken(AssertionError):
+    pass
+
+
+def claim(text, held):
+    content = {"text": text, "held": held}
+    display({"application/vnd.pruninglib.claim+json": content, "text/plain": text}, raw=True)
+    if not held:
+        raise ClaimBroken(text)
+
+
+def record(name, value, tol):
+    content = {"name": name, "value": value, "tol": tol}
+    display({"application/vnd.pruninglib.record+json": content, "text/plain": name}, raw=True)
+"""
+PARAMETERS = 'seed = 0\ndata = "bundled"  # "bundled" or "full"'
+LIBRARY = {"PYTHONPATH": str(Path(__file__).parents[1])}  # the copy under test, not one installed
+OK = ['claim("all is well", True)', 'record("accuracy", 0.5 + seed, 0.1)']
+BROKEN = ['claim("up", False)', 'claim("down", True)', 'claim("left", False)', *OK]
+
+
+def write_lesson(root, name, cells, title="A title", parameters=PARAMETERS):
+    head = f"# {name[:2]} · {title}\n\n**Is it so?**\n\n*7 minutes to read · 2 seconds to run*"
+    notebook = new_notebook(
+        metadata={"kernelspec": {"name": "python3", "language": "python", "display_name": "x"}},
+        cells=[
+            new_markdown_cell(f"{head}\n\nA formula: $\\Delta L \\approx -g^\\top w$."),
+            new_code_cell(parameters, metadata={"tags": ["parameters"]}),
+            *map(new_code_cell, [SPEAK, *cells]),
+        ],
+    )
+    path = root / "notebooks" / "1_part" / f"{name}.ipynb"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, path)
+    return path
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    """An empty clone, in a folder whose name is hard to handle; the work is done elsewhere."""
+    root = tmp_path / "a {clone} with spaces"
+    root.mkdir()
+    monkeypatch.setattr(runner, "ROOT", root)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    return root
+
+
+def pruninglib(*arguments):
+    return CliRunner().invoke(cli.main, [str(argument) for argument in arguments])
+
+
+def results(clone, out="build/course"):
+    report = json.loads((clone / out / "results.json").read_text(encoding="utf-8"))
+    return {Path(lesson["path"]).stem: lesson for lesson in report["lessons"]}
+
+
+# ------------------------------------------------------------------------ finding lessons
+
+
+def test_lessons_are_found_and_read(clone):
+    second = write_lesson(clone, "02_second_thing", OK, title="Second thing")
+    write_lesson(clone, "01_first_thing", OK)
+    copies = second.parent / ".ipynb_checkpoints"
+    copies.mkdir()
+    (copies / "02_second_thing.ipynb").write_bytes(second.read_bytes())
+    first, lesson = runner.find_lessons()
+    assert first.number == 1
+    assert (lesson.path, lesson.number, lesson.name) == (second, 2, "second_thing")
+    assert (lesson.title, lesson.question) == ("Second thing", "Is it so?")
+    assert (lesson.minutes, lesson.seconds) == (7, 2)
+    assert list(lesson.parameters) == ["seed", "data"]
+    listed = pruninglib("list")
+    assert listed.exit_code == 0
+    assert re.search(r"02 +Second thing +7 min +Is it so\?", listed.output)
+
+
+@pytest.mark.parametrize(
+    "name", ["2", "02", "magnitude_pruning", "02_magnitude_pruning", "magn", "nitude", "path"]
+)
+def test_a_lesson_is_named_by_number_name_or_path(clone, name):
+    write_lesson(clone, "01_what_is_pruning", OK)
+    path = write_lesson(clone, "02_magnitude_pruning", OK)
+    chosen = runner.choose([str(path) if name == "path" else name], runner.find_lessons())
+    assert [lesson.path for lesson in chosen] == [path]
+
+
+def test_a_lesson_named_twice_runs_once(clone):
+    write_lesson(clone, "01_first", OK)
+    write_lesson(clone, "02_second", OK)
+    chosen = runner.choose(["second", "2", "1"], runner.find_lessons())
+    assert [lesson.number for lesson in chosen] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["magnitood"], "There is no lesson 'magnitood': the nearest is 02_magnitude."),
+        (["12"], "There is no lesson '12': the nearest is 02_magnitude."),
+        (["ni"], "'ni' fits 02_magnitude and 03_beginning: name one of them in full."),
+        (["gone.ipynb"], "There is no lesson 'gone.ipynb': the nearest is"),
+        (["-p", "sead", "1"], "has no parameter 'sead': the nearest that it has is seed."),
+        (["--data", "ful"], "data is 'ful', and lesson 02_magnitude accepts 'bundled' or 'full'."),
+        (["--data", "full", "-p", "data", "bundled"], "--data is full and -p data is bundled"),
+        (["--out", "file/below"], "cannot be written to"),
+    ],
+)
+def test_a_mistake_is_one_sentence_before_anything_runs(clone, arguments, message):
+    write_lesson(clone, "02_magnitude", OK)
+    write_lesson(clone, "03_beginning", OK)
+    Path("file").touch()
+    result = pruninglib("run", *arguments)
+    assert result.exit_code == 2
+    assert message in result.output and result.output.count("\n") == 1
+    assert not (clone / "build").exists()
+
+
+def test_data_for_a_lesson_without_that_parameter(clone):
+    write_lesson(clone, "01_a", OK, parameters="seed = 0")
+    result = pruninglib("run", "--data", "full")
+    assert result.exit_code == 2 and "01_a has no parameter 'data'" in result.output
+
+
+def test_a_damaged_notebook_is_named(clone):
+    write_lesson(clone, "01_a", OK).write_text('{"cells": [')
+    result = pruninglib("list")
+    assert result.exit_code == 2 and "01_a.ipynb is not a readable notebook" in result.output
+
+
+def test_no_lessons_says_where_they_should_be(clone):
+    result = pruninglib("list")
+    assert result.exit_code == 2 and str(clone / "notebooks") in result.output
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3),
+        ("1e-3", 0.001),
+        ("true", True),
+        ("True", True),
+        ("None", None),
+        ("[0, 1]", [0, 1]),
+        ("0, 1", [0, 1]),
+        ("['a']", ["a"]),
+        ("full", "full"),
+        ("a b", "a b"),
+    ],
+)
+def test_values_are_read_as_json_or_python(text, value):
+    assert cli._value(text) == value
+
+
+# ------------------------------------------------------------------------ one notebook
+
+
+def test_execute_gives_claims_records_and_parameters(clone):
+    lesson = write_lesson(clone, "01_fine", OK, title="Fine")
+    result = runner.execute(lesson, clone / "out" / "copy.ipynb", {"seed": 2})
+    seconds = result.pop("seconds")
+    assert 0 < seconds < 60
+    assert result == {
+        "path": "notebooks/1_part/01_fine.ipynb",
+        "title": "Fine",
+        "status": "ok",
+        "error": None,
+        "claims": [{"text": "all is well", "held": True}],
+        "records": {"accuracy": {"value": 2.5, "tol": 0.1}},
+    }
+    executed = nbformat.read(clone / "out" / "copy.ipynb", as_version=4)
+    found = runner.outcome(executed)
+    assert found == {"claims": result["claims"], "records": result["records"]}
+    assert [path.name for path in (clone / "out").iterdir()] == ["copy.ipynb"]
+
+
+def test_the_kernel_has_its_threads_and_environment(clone, tmp_path):
+    cells = [
+        'import os\nclaim(os.environ["OMP_NUM_THREADS"] + os.environ["WORD"], True)',
+        "claim(os.getcwd(), True)",
+    ]
+    copy = tmp_path / "copy.ipynb"
+    write_lesson(clone, "01_a", cells).rename(copy)
+    result = runner.execute(copy, tmp_path / "out.ipynb", threads=3, env={"WORD": "x"})
+    assert [claim["text"] for claim in result["claims"]] == ["3x", str(tmp_path)]
+    assert result["path"] == copy.as_posix()
+
+
+def test_what_a_lesson_says_is_what_the_runner_reads(clone):
+    """The library's own claim and record, in a real kernel, are what `outcome` understands."""
+    cells = [
+        "from pruninglib.course.lesson import claim, record",
+        'record("n", 2.0, tol=0.5)',
+        'claim("holds", True)',
+        'claim("breaks", False)',
+    ]
+    result = runner.execute(write_lesson(clone, "01_a", cells), clone / "out.ipynb", env=LIBRARY)
+    assert [claim["held"] for claim in result["claims"]] == [True, False]
+    assert result["records"] == {"n": {"value": 2.0, "tol": 0.5}}
+    assert result["error"] == "The claim “breaks” broke."
+
+
+def test_a_lesson_goes_on_after_a_broken_claim(clone):
+    result = runner.execute(write_lesson(clone, "01_a", BROKEN), clone / "out.ipynb")
+    assert result["status"] == "failed"
+    assert result["error"] == "The claim “up” broke, and 1 more."
+    assert [claim["held"] for claim in result["claims"]] == [False, True, False, True]
+    assert "accuracy" in result["records"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "error"),
+    [
+        ("1 / 0", "Cell [3] raised ZeroDivisionError: division by zero"),
+        ("raise ClaimBroken('unsaid')", "Cell [3] raised ClaimBroken: unsaid"),
+        ("record('loss', float('nan'), 0.1)", "The record 'loss' is"),
+        ("import os\nos._exit(1)", "The kernel died"),
+    ],
+)
+def test_a_lesson_that_fails_says_how(clone, cell, error):
+    result = runner.execute(write_lesson(clone, "01_a", [cell]), clone / "out.ipynb")
+    assert result["status"] == "failed" and result["error"].startswith(error)
+
+
+def test_an_error_that_a_cell_announces_is_no_failure(clone):
+    path = write_lesson(clone, "01_a", ["1 / 0", *OK])
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[3].metadata["tags"] = ["raises-exception"]
+    nbformat.write(notebook, path)
+    result = runner.execute(path, clone / "out.ipynb")
+    assert (result["status"], len(result["claims"])) == ("ok", 1)
+
+
+# ------------------------------------------------------------------------ many lessons
+
+
+def test_a_failed_lesson_stops_no_other(clone):
+    write_lesson(clone, "01_raising", ["1 / 0"])
+    write_lesson(clone, "02_broken", BROKEN)
+    write_lesson(clone, "03_fine", OK, title="Fine & well")
+    result = pruninglib("run", "--jobs", 1)
+    assert result.exit_code == 1
+    assert re.search(
+        r"01 raising +FAILED .*Cell \[3\] raised.*\[1/3, about \d+ s left\]\n", result.output
+    )
+    assert re.search(r"03 fine +ok +\d+\.\d s +1 claim held +\[3/3\]\n", result.output)
+
+    report = json.loads((clone / "build/course/results.json").read_text(encoding="utf-8"))
+    assert list(report) == ["total_seconds", "lessons"]
+    keys = ["path", "title", "status", "seconds", "error", "claims", "records"]
+    assert [list(lesson) for lesson in report["lessons"]] == [keys] * 3
+    assert [lesson["status"] for lesson in report["lessons"]] == ["failed", "failed", "ok"]
+
+    course_map = (clone / "build/course/index.html").read_text(encoding="utf-8")
+    assert '<a href="03_fine.html">03 · Fine &amp; well</a>' in course_map
+    assert "2 held, 2 broke" in course_map and "division by zero" in course_map
+    files = {path.name for path in (clone / "build/course").iterdir()}
+    stems = ["01_raising", "02_broken", "03_fine"]
+    pages = {f"{stem}{ending}" for stem in stems for ending in (".html", ".ipynb")}
+    assert files == pages | {"index.html", "results.json"}
+
+
+def test_pages_need_no_network(clone):
+    write_lesson(clone, "01_a", OK)
+    result = pruninglib("run")
+    assert result.exit_code == 0, result.output
+    for name in ("01_a.html", "index.html"):
+        page = (clone / "build/course" / name).read_text(encoding="utf-8")
+        assert not re.search(r"""(src=|import\(|url\()["']?(https?:)?//""", page), name
+        assert "<link" not in page
+    assert "<math" in (clone / "build/course/01_a.html").read_text(encoding="utf-8")
+
+
+def test_resume_runs_only_the_rest(clone):
+    fine = write_lesson(clone, "01_fine", OK)
+    raising = write_lesson(clone, "02_raising", ["1 / 0"])
+    library = clone / "pruninglib" / "part.py"
+    library.parent.mkdir()
+    library.write_text("x = 1\n")
+
+    def ran(*arguments):
+        output = pruninglib("run", "--resume", *arguments).output
+        return re.findall(r"^(\d\d) \w+ +started", output, re.MULTILINE)
+
+    assert sorted(ran()) == ["01", "02"]
+    assert ran() == ["02"], "a failed lesson runs again"
+    write_lesson(clone, "02_raising", OK)
+    assert ran() == ["02"], "a changed lesson runs again"
+    assert {name: r["status"] for name, r in results(clone).items()} == {
+        fine.stem: "ok",
+        raising.stem: "ok",
+    }
+    assert ran() == []
+    assert len(results(clone)) == 2
+    assert ran("01", "-p", "seed", "1") == ["01"], "other parameters are another run"
+    library.write_text("x = 2\n")
+    assert ran("02") == ["02"], "a changed library may change every result"
+    (clone / "build/course/02_raising.ipynb").write_text("{")
+    assert ran("02") == ["02"], "a damaged result is none"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send")
+def test_an_interrupt_keeps_the_finished_lessons(clone):
+    write_lesson(clone, "01_fine", OK)
+    pids = [clone / "pid2", clone / "pid3"]
+    for number, pid in enumerate(pids, 2):
+        write = f"import os, pathlib, time\npathlib.Path({str(pid)!r}).write_text(str(os.getpid()))"
+        write_lesson(clone, f"{number:02d}_slow", [f"{write}\ntime.sleep(120)"])
+    code = (
+        "import sys; from pathlib import Path; from pruninglib.course import cli, runner; "
+        "runner.ROOT = Path(sys.argv.pop(1)); cli.main()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, clone, "run", "--jobs", "2"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, **LIBRARY},
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not all(pid.exists() and pid.read_text() for pid in pids):
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, output
+    assert "--resume" in output and "Traceback" not in output
+    assert {name: r["status"] for name, r in results(clone).items()} == {"01_fine": "ok"}
+    files = {path.name for path in (clone / "build/course").iterdir()}
+    assert files == {"01_fine.html", "01_fine.ipynb", "index.html", "results.json"}
+    assert "not run" in (clone / "build/course/index.html").read_text(encoding="utf-8")
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid.read_text()), 0)
+
+
+# ------------------------------------------------------------------------ the environment
+
+
+def test_check_finds_this_environment_sound():
+    result = pruninglib("check")
+    assert result.exit_code == 0, result.output
+    for name in ("Python", "torch", "torchvision", "kernel", "cores", "device", "disk", "data"):
+        assert re.search(rf"^ok +{name} ", result.output, re.MULTILINE), result.output
+
+
+def test_check_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(check, "_locked", lambda name: "0.1")
+    monkeypatch.setattr(check, "_disk", lambda: 1 / 0)
+    result = pruninglib("check")
+    assert result.exit_code == 1
+    assert re.search(r"warn +torch .*tested with 0\.1\n +→ .*requirements\.lock", result.output)
+    assert re.search(r"fail +disk +ZeroDivisionError", result.output)

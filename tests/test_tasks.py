@@ -1,0 +1,326 @@
+"""Tasks and their data, bundled and full; downloads from a server on this machine alone."""
+
+import gzip
+import hashlib
+import http.server
+import os
+import re
+import socket
+import struct
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.datasets import FashionMNIST
+
+import pruninglib as pl
+from pruninglib.tasks import datasets
+from pruninglib.tasks.digits import cnn, mlp
+
+BODY = bytes(range(256)) * 40
+MD5 = hashlib.md5(BODY).hexdigest()
+
+# ---- the bundled tier ----
+
+
+@pytest.fixture(scope="module", params=["mlp", "cnn"])
+def task(request):
+    return pl.digits(model=request.param)
+
+
+def rows(split):
+    return {tuple(image.flatten().tolist()) for image in split[0]}
+
+
+def test_splits_partition_the_digits(task):
+    assert {k: len(y) for k, (_, y) in task.splits.items()} == {
+        "train": 1000, "valid": 297, "test": 500,
+    }  # fmt: skip
+    images, classes = datasets.handwritten_digits()
+    assert images.shape == (1797, 1, 8, 8) and images.dtype == torch.float32
+    assert images.min() == 0 and images.max() == 1 and classes.dtype == torch.int64
+    train, valid, test = (rows(split) for split in task.splits.values())
+    assert not (train & valid or train & test or valid & test), "an image is in two splits"
+    assert train | valid | test == rows((images, classes))
+    for _, y in task.splits.values():  # stratified
+        shares = torch.bincount(y, minlength=10) / len(y)
+        assert (shares - torch.bincount(classes) / len(classes)).abs().max() < 0.005
+    # images with their classes
+    pairs = {(tuple(i.flatten().tolist()), int(c)) for i, c in zip(images, classes, strict=True)}
+    for x, y in task.splits.values():
+        assert {(tuple(i.flatten().tolist()), int(c)) for i, c in zip(x, y, strict=True)} <= pairs
+
+
+def test_splits_are_the_same_every_time(task):
+    torch.manual_seed(9)
+    again = pl.digits().splits
+    for name, (x, y) in task.splits.items():
+        assert again[name][0].equal(x) and again[name][1].equal(y)
+
+
+def test_building_depends_on_its_seed_alone(task):
+    state = torch.get_rng_state()
+    one, same, other = (task.build(seed).state_dict() for seed in (1, 1, 2))
+    assert torch.get_rng_state().equal(state)
+    assert all(one[n].equal(same[n]) for n in one)
+    assert any((one[n] != other[n]).any() for n in one)
+
+
+@pytest.mark.parametrize("pixels", [8, 28])
+@pytest.mark.parametrize("build", [mlp, cnn])
+def test_models_of_every_width(build, pixels):
+    images, sizes = torch.rand(3, 1, pixels, pixels), []
+    for width in (0.001, 0.5, 1.0, 2.0):
+        model = build(pixels, 0, width)
+        assert model(images).shape == (3, 10) and all(len(p) for p in model.parameters())
+        sizes.append(sum(p.numel() for p in model.parameters()))
+    assert sizes == sorted(set(sizes))
+    assert (
+        pl.prunable(build(pixels, 0))
+        == {
+            mlp: ["hidden1.weight", "hidden2.weight", "output.weight"],
+            cnn: ["conv1.weight", "conv2.weight", "conv3.weight", "output.weight"],
+        }[build]
+    )
+
+
+def test_training_is_repeatable_and_learns(task):
+    torch.manual_seed(1)
+    first, second = task.build(0), task.build(0)
+    chance = task.score(first, "valid")
+    task.train(first, seed=0, epochs=4)
+    torch.manual_seed(2)
+    task.train(second, seed=0, epochs=4)
+    assert all(p.equal(q) for p, q in zip(first.parameters(), second.parameters(), strict=True))
+    other = task.build(0)
+    task.train(other, seed=1, epochs=4)
+    assert any(p.ne(q).any() for p, q in zip(first.parameters(), other.parameters(), strict=True))
+    assert chance < 0.3 and task.score(first, "valid") > 0.8
+    metrics = task.metrics(first, "test")
+    assert set(metrics) == {"loss", "accuracy", "precision", "recall"}
+    assert task.metrics(first, "test") == metrics
+    assert task.score(first, "test") == metrics[task.primary] == metrics["accuracy"]
+    x, y = task.splits["test"]
+    assert metrics["accuracy"] == pytest.approx((first(x).argmax(1) == y).float().mean().item())
+
+
+def test_training_for_no_epochs_changes_nothing(task):
+    model = task.build(0)
+    assert task.train(model, seed=0, epochs=0) == []
+    assert all(
+        p.equal(q) for p, q in zip(model.parameters(), task.build(0).parameters(), strict=True)
+    )
+
+
+def test_batches_of_a_task(task):
+    assert len(task.batches("train")) == 20 and len(task.batches("valid", size=100)) == 3
+    x, _ = next(iter(task.batches("valid")))
+    assert x.equal(task.splits["valid"][0][:50])
+    assert not next(iter(task.batches("valid", seed=0)))[0].equal(x)
+
+
+def test_every_task_has_a_name_of_its_own():
+    assert {pl.digits(model=m).name for m in ("mlp", "cnn")} == {
+        "digits-mlp-bundled", "digits-cnn-bundled",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"data": "fulll"}, "data is 'fulll', but must be 'bundled' or 'full'"),
+        ({"model": "vgg"}, "model is 'vgg', but must be 'mlp' or 'cnn'"),
+    ],
+)
+def test_a_task_that_does_not_exist(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        pl.digits(**arguments)
+
+
+def test_sizes_that_do_not_add_up():
+    with pytest.raises(ValueError, match="sizes add up to 9, but there are 10"):
+        datasets.split(torch.rand(10, 2), torch.arange(10) % 2, {"train": 5, "test": 4})
+
+
+# ---- downloads ----
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A web server whose answers the test sets: path -> (status, body, announced length)."""
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "*")
+    answers, asked = {}, []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            status, body, length = answers.get(self.path, (404, b"not here", 8))
+            self.send_response(status)
+            if length is not None:
+                self.send_header("Content-Length", str(length))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
+        thread.start()
+        running.answers, running.asked = answers, asked
+        running.url = f"http://127.0.0.1:{running.server_port}/"
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+def files_in(folder):
+    return sorted(str(p.relative_to(folder)) for p in Path(folder).rglob("*") if p.is_file())
+
+
+def test_a_download_is_made_once_with_progress(server, tmp_path, capsys):
+    server.answers["/set.gz"] = (200, BODY, len(BODY))
+    path = tmp_path / "new" / "folder" / "set.gz"
+    for _ in range(2):
+        assert datasets.fetch(server.url + "set.gz", path, MD5) == path
+    assert path.read_bytes() == BODY and server.asked == ["/set.gz"]
+    assert "100%" in capsys.readouterr().err and files_in(tmp_path) == ["new/folder/set.gz"]
+
+
+ALTERED = BODY[:-1] + b"!"
+
+
+@pytest.mark.parametrize(
+    "body, length",
+    [(BODY[:5000], 5000), (BODY[:5000], None), (ALTERED, len(BODY)), (b"", 0)],
+    ids=["truncated", "truncated-unannounced", "altered", "empty"],
+)
+def test_a_download_of_something_else(body, length, server, tmp_path):
+    server.answers["/set.gz"] = (200, body, length)
+    found = hashlib.md5(body).hexdigest()
+    message = f"download of set.gz is not the published file (md5 is {found}, published {MD5})"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        datasets.fetch(server.url + "set.gz", tmp_path / "set.gz", MD5)
+    assert files_in(tmp_path) == []
+    server.answers["/set.gz"] = (200, BODY, len(BODY))  # and the next try starts clean
+    assert datasets.fetch(server.url + "set.gz", tmp_path / "set.gz", MD5).read_bytes() == BODY
+
+
+@pytest.mark.parametrize(
+    "answer, reason",
+    [((404, b"gone", 4), "HTTPError"), ((200, BODY[:5000], len(BODY)), "ChunkedEncodingError")],
+    ids=["404", "connection-lost"],
+)
+def test_a_download_that_fails(answer, reason, server, tmp_path):
+    server.answers["/set.gz"] = answer
+    path = tmp_path / "set.gz"
+    message = (
+        f"set.gz could not be downloaded ({reason}): "
+        f"put the file of {server.url}set.gz at {path} by hand"
+    )
+    with pytest.raises(OSError, match=re.escape(message)):
+        datasets.fetch(server.url + "set.gz", path, MD5)
+    assert files_in(tmp_path) == []
+
+
+def test_no_network(server, tmp_path):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/set.gz"
+        with pytest.raises(OSError, match=r"\(ConnectionError\): put the file .* by hand"):
+            datasets.fetch(url, tmp_path / "set.gz", MD5)
+    assert files_in(tmp_path) == []
+
+
+def test_an_altered_file_in_the_data_folder(server, tmp_path):
+    path = tmp_path / "set.gz"
+    path.write_bytes(ALTERED)
+    with pytest.raises(ValueError, match=r"set\.gz is not the published file: delete it.*md5 is"):
+        datasets.fetch(server.url + "set.gz", path, MD5)
+    assert path.read_bytes() == ALTERED and not server.asked
+
+
+def test_a_data_folder_that_cannot_be_written(server, tmp_path):
+    server.answers["/set.gz"] = (200, BODY, len(BODY))
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"set\.gz is missing and .*file.* can't be written.*by hand"):
+        datasets.fetch(server.url + "set.gz", tmp_path / "file" / "set.gz", MD5)
+    assert files_in(tmp_path) == ["file"]
+
+
+# ---- the full tier ----
+
+
+def idx(values):
+    """A tensor of bytes in the format of MNIST's files."""
+    return struct.pack(f">I{values.dim()}I", 0x800 + values.dim(), *values.shape) + bytes(
+        values.flatten().tolist()
+    )
+
+
+def test_fashion_mnist_is_downloaded_verified_and_read(server, tmp_path, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    made, resources = {}, []
+    for part, count in (("train", 6), ("t10k", 4)):
+        images = torch.randint(256, (count, 28, 28), generator=generator)
+        classes = torch.randint(10, (count,), generator=generator)
+        made["train" if part == "train" else "test"] = images, classes
+        for kind, values in (("images-idx3", images), ("labels-idx1", classes)):
+            name, body = f"{part}-{kind}-ubyte.gz", gzip.compress(idx(values))
+            server.answers["/" + name] = (200, body, len(body))
+            resources.append((name, hashlib.md5(body).hexdigest()))
+    monkeypatch.setenv("PRUNINGLIB_DATA", str(tmp_path))
+    monkeypatch.setattr(FashionMNIST, "mirrors", [server.url])
+    monkeypatch.setattr(FashionMNIST, "resources", resources)
+    assert datasets.available() == {"FashionMNIST": False}
+    for _ in range(2):
+        for name, (images, classes) in datasets.fashion_mnist().items():
+            expected, labels = made[name]
+            assert images.equal(expected.float().div(255).unsqueeze(1)) and classes.equal(labels)
+    assert len(server.asked) == 4 and datasets.available() == {"FashionMNIST": True}
+    # nothing but the published files, where torchvision keeps them
+    assert files_in(tmp_path) == sorted(f"FashionMNIST/raw/{name}" for name, _ in resources)
+    path = tmp_path / "FashionMNIST" / "raw" / resources[0][0]
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(ValueError, match=f"{path.name} is not the published file"):
+        datasets.fashion_mnist()
+
+
+def test_no_tier_falls_back_to_the_other(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("PRUNINGLIB_DATA", str(tmp_path))
+    monkeypatch.setattr(FashionMNIST, "mirrors", [server.url])
+    with pytest.raises(OSError, match="could not be downloaded"):
+        pl.digits(data="full")
+    pl.digits(data="bundled")
+    assert len(server.asked) == 1, "the bundled tier asked the network"
+
+
+def test_the_data_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("PRUNINGLIB_DATA", str(tmp_path))
+    assert datasets.data_home() == tmp_path
+    for unset in (lambda: monkeypatch.setenv("PRUNINGLIB_DATA", ""),
+                  lambda: monkeypatch.delenv("PRUNINGLIB_DATA")):  # fmt: skip
+        unset()
+        monkeypatch.chdir(tmp_path)
+        assert datasets.data_home() == Path(pl.__file__).parents[1] / "data" / "cache"
+
+
+RAW = Path(os.environ.get("PRUNINGLIB_DATA", "nowhere")) / "FashionMNIST" / "raw"
+
+
+@pytest.mark.skipif(len([*RAW.glob("*.gz")]) < 4, reason="PRUNINGLIB_DATA has no FashionMNIST/raw")
+def test_the_published_fashion_mnist():
+    before = {f: f.stat().st_mtime_ns for f in RAW.parents[1].rglob("*")}
+    task = pl.digits("full", "cnn")
+    assert {f: f.stat().st_mtime_ns for f in RAW.parents[1].rglob("*")} == before
+    counts = {name: torch.bincount(y).tolist() for name, (_, y) in task.splits.items()}
+    assert counts == {"train": [5500] * 10, "valid": [500] * 10, "test": [1000] * 10}
+    x = torch.cat([task.splits[s][0] for s in ("train", "valid")])
+    assert x.shape == (60_000, 1, 28, 28) and x.min() == 0 and x.max() == 1
+    # the mean and deviation that are published with the set
+    assert x.mean().item() == pytest.approx(0.2860, abs=1e-4)
+    assert x.std().item() == pytest.approx(0.3530, abs=1e-4)
+    assert task.build(0)(x[:2]).shape == (2, 10) and task.name != pl.digits("bundled", "cnn").name
+    assert task.score(task.build(0), "valid") < 0.3
