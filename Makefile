@@ -15,6 +15,9 @@ endif
 
 PIP = "$(PY)" -m pip --disable-pip-version-check install --quiet
 
+# On a busy machine, threads that spin while they wait make small networks many times slower.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 .PHONY: help course test lab bench setup
 
 help:

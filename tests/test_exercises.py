@@ -51,6 +51,8 @@ MISTAKES = {
         "sign kept": (lambda w, t: w > t, "absolute"),
         "inverted": (lambda w, t: w.abs() <= t, "wrong way round"),
         "threshold kept": (lambda w, t: w.abs() >= t, "exactly at the threshold"),
+        "strictly inverted": (lambda w, t: w.abs() < t, "wrong way round"),
+        "pruned weight": (lambda w, t: w * (w.abs() > t), "the mask itself"),
         "float mask": (lambda w, t: (w.abs() > t).float(), "torch.bool"),
         "pruned in place": (lambda w, t: w.mul_(w.abs() > t) != 0, "changed the weight"),
     },
@@ -59,13 +61,16 @@ MISTAKES = {
         "no row pointers": (lambda w: 8 * int(w.count_nonzero()), "each row begin"),
         "one pointer short": (lambda w: 8 * int(w.count_nonzero()) + 4 * len(w), "last row"),
         "dense": (lambda w: 4 * w.numel(), "dense size"),
+        "numbers, not bytes": (lambda w: exercises.csr_bytes.solve(w) // 4, "4 bytes"),
+        "columns": (lambda w: 8 * int(w.count_nonzero()) + 4 * (w.shape[1] + 1), "per row"),
+        "coordinates": (lambda w: 12 * int(w.count_nonzero()), "Row pointers"),
     },
     "global_threshold": {
         "off by one": (
             lambda s, p: torch.cat([t.flatten() for t in s.values()]).sort().values[
                 int(p * sum(t.numel() for t in s.values()))
             ],
-            "Off by one",
+            "5th smallest",
         ),
         "one for each layer": (
             lambda s, p: {n: t.flatten().kthvalue(round(p * t.numel())).values for n, t in s.items()},
@@ -82,23 +87,35 @@ MISTAKES = {
         "highest": (lambda s, k: exercises.prune_exactly.solve(-s, k), "the lowest"),
     },
     "masked_step": {
-        "gradient only": (gradient_only, "after the step"),
+        "gradient only": (gradient_only, "After the step"),
         "no step": (lambda w, m, o: None, "optimizer.step"),
     },
     "first_order_score": {
         "sign kept": (lambda w, g: g * w, "sign"),
         "slope only": (lambda w, g: g.abs(), "slope"),
         "magnitude": (lambda w, g: w.abs(), "magnitude"),
+        "squared": (lambda w, g: (g * w) ** 2, "unit of the loss"),
     },
     "two_readings": {
         "swapped": (lambda g, w: exercises.two_readings.solve(g, w)[::-1], "swapped"),
+        "no weight": (lambda g, w: (g.mean(0).abs(), g.abs().mean(0)), "left out the weight"),
+        "no outer abs": (lambda g, w: ((g * w).mean(0), (g * w).abs().mean(0)), "has a sign"),
+        "sums": (lambda g, w: ((g * w).sum(0).abs(), (g * w).abs().sum(0)), "sums"),
         "same twice": (lambda g, w: ((g * w).mean(0).abs(),) * 2, "cancel"),
         "wrong dimension": (lambda g, w: ((g * w).mean(1).abs(), (g * w).abs().mean(1)), "shape"),
     },
+    "gradients_that_disagree": {
+        "samples agree": (lambda: torch.tensor([[3.0, 1.0], [3.0, 1.0]]), "Let its samples cancel"),
+        "other way round": (lambda: torch.tensor([[5.0, 1.0], [-5.0, 1.0]]), "first weight above"),
+    },
     "budget_from_scan": {
+        "exactly allowed": (
+            lambda s, a: exercises.budget_from_scan.solve(s, a * 0.999),
+            "exactly what is allowed",
+        ),
         "best of all": (every_step_at_a_later_sparsity, "jumpy"),
         "too generous": (lambda s, a: exercises.budget_from_scan.solve(s, 2.5 * a), "more than 0.01"),
-        "too strict": (lambda s, a: exercises.budget_from_scan.solve(s, a / 4), "bears 0.8"),
+        "too strict": (lambda s, a: exercises.budget_from_scan.solve(s, a if "edge" in s else a / 4), "bears 0.8"),
     },
 }  # fmt: skip
 
@@ -119,8 +136,17 @@ def test_solution_passes_stub_is_not_attempted_and_mistakes_are_named(name):
 @pytest.mark.parametrize("name", exercises.__all__)
 def test_nonsense_is_wrong_and_never_raises(name):
     exercise = getattr(exercises, name)
-    for nonsense in (lambda *inputs: None, lambda *inputs: "?", lambda: 1, 7):
+    for nonsense in (
+        lambda *inputs: None,
+        lambda *inputs: "?",
+        lambda one, too, many, inputs: 1,
+        7,
+    ):
         assert exercise.check(nonsense) == WRONG
+
+
+def test_a_forgotten_return_is_said():
+    assert "`return`" in exercises.sparsity_of.check(lambda model: None).message
 
 
 @pytest.mark.parametrize("name", exercises.__all__)

@@ -315,6 +315,12 @@ def test_a_file_of_something_else(model, tmp_path):
         pl.load_masks(path)
 
 
+def test_only_masks_are_saved(tmp_path):
+    with pytest.raises(ValueError, match=r"the mask of w is torch.float32, but must be bool"):
+        pl.save_masks({"w": torch.ones(2)}, tmp_path / "masks")
+    assert not [*tmp_path.iterdir()]
+
+
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.safetensors"):
         pl.load_masks(tmp_path / "none.safetensors")

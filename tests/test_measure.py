@@ -245,13 +245,23 @@ def test_advantage_of_what_is_not_there(results):
         pl.advantage(results, "a", "b", "accuracy", sparsity=0.9)
 
 
+def test_an_interval_writes_itself():
+    found = pl.interval([0.3, 0.5, 0.1, 0.9])
+    low, high = found.points[1:]
+    assert f"{found.points:.1f}" == f"45.0 ({low:.1f} to {high:.1f})"
+    assert low == pytest.approx(100 * found.low) and high == pytest.approx(100 * found.high)
+
+
 # ---- ledger ----
 
 
 class Attention(nn.Module):
     def __init__(self, need_weights):
         super().__init__()
-        self.attention, self.need_weights = nn.MultiheadAttention(8, 2), need_weights
+        self.attention, self.need_weights = (
+            nn.MultiheadAttention(8, 2, batch_first=True),
+            need_weights,
+        )
 
     def forward(self, x):
         return self.attention(x, x, x, need_weights=self.need_weights)[0]
@@ -277,13 +287,13 @@ def test_macs_by_hand(model, shape, expected):
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("need_weights", [False, True])
 def test_attention_is_counted(need_weights, training):
-    model, (length, batch, width) = Attention(need_weights).train(training), (5, 3, 8)
+    model, (batch, length, width) = Attention(need_weights).train(training), (3, 5, 8)
     projections = 4 * length * batch * width * width  # query, key, value, output
     products = 2 * batch * length * length * width  # with keys, with values
-    assert pl.macs(model, torch.randn(length, batch, width)) == projections + products
-    layer = nn.TransformerEncoderLayer(width, 2, 16).train(training)
+    assert pl.macs(model, torch.randn(batch, length, width)) == projections + products
+    layer = nn.TransformerEncoderLayer(width, 2, 16, batch_first=True).train(training)
     hidden = 2 * length * batch * width * 16
-    assert pl.macs(layer, torch.randn(length, batch, width)) == projections + products + hidden
+    assert pl.macs(layer, torch.randn(batch, length, width)) == projections + products + hidden
     assert torch.backends.mha.get_fastpath_enabled()
 
 
@@ -320,6 +330,15 @@ def test_ledger_by_hand(wide):
     # the most held at once: ReLU's input and output
     assert found["peak_bytes"] == found["bytes_dense"] + 2 * 10 * 200 * 4
     assert 0 < found["latency_low_ms"] <= found["latency_ms"] <= found["latency_high_ms"]
+
+
+def test_peak_of_both_devices(monkeypatch):
+    """A model on the CPU is measured, though there is a GPU."""
+    for name, value in {"is_available": True, "memory_allocated": 100, "max_memory_allocated": 130,
+                        "reset_peak_memory_stats": None}.items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    with torch.no_grad():
+        assert pl.peak_allocation(lambda: torch.empty(1000).clone()) == 8000 + 30
 
 
 def test_zeros_change_no_dense_byte_and_no_multiplication(wide):
@@ -492,6 +511,23 @@ def test_pruning_in_steps_follows_its_schedule(spy):
     assert pl.sparsity(model).prunable == round(0.8 * weights) / weights
 
 
+def test_iterative_pruning_prunes_in_every_step(spy):
+    method = pl.prune_method(epochs=3, steps=3, schedule=lambda final: pl.iterative(final, 3))
+    method(spy, spy.build(0), 0.875, seed=0)
+    weights = 64 * 256 + 256 * 128 + 128 * 10
+    assert [pruned for _, _, pruned in trained] == [round(s * weights) for s in (0.5, 0.75, 0.875)]
+
+
+def test_a_small_dense_model_that_cannot_be_small_enough(task):
+    with pytest.raises(ValueError, match=r"no width of .* parameters or fewer.*: lower the spars"):
+        pl.small_dense()(task, task.build(0, 0.001), 0.9, 0)
+
+
+def test_rows_go_to_a_new_folder(spy, tmp_path):
+    compare(spy, path=tmp_path / "new" / "rows.jsonl", sparsities=[])
+    assert (tmp_path / "new" / "rows.jsonl").exists()
+
+
 def test_masks_only_shrink_from_step_to_step(spy):
     """Though each step's scores rank the weights anew."""
     masks, seeds = [], iter(range(9))
@@ -513,6 +549,13 @@ def test_every_method_trains_as_long(spy):
     assert [epochs for epochs, _, _ in trained] == [1, 2, 1 + 2]
     assert [pruned is None for _, _, pruned in trained] == [True, False, True]
     assert trained[0][1] == trained[2][1] == 3, "the seed does not reach the training"
+
+
+def test_the_criteria_of_experiments(task):
+    model = task.build(0)
+    scores = [pl.at_random(task, model, seed)["output.weight"] for seed in (0, 1)]
+    assert (scores[0] != scores[1]).any()
+    assert pl.by_magnitude(task, model, 0)["output.weight"].equal(model.output.weight.abs())
 
 
 def test_grain_and_budget_reach_the_selection(task):
@@ -617,6 +660,11 @@ def test_epochs_that_no_steps_can_share():
 def figures():
     yield
     plt.close("all")
+
+
+def test_curves_of_mixed_splits_are_refused(results):
+    with pytest.raises(ValueError, match="mixes the splits valid, test: keep one"):
+        pl.plots.curves(results)
 
 
 def test_curves_show_means_and_intervals(results):

@@ -33,15 +33,15 @@ def test_one_shot_prunes_everything_at_once(t):
 
 def test_iterative_removes_the_same_share_of_what_is_left_each_round():
     schedule = pl.iterative(0.875, rounds=3)
-    assert [schedule(i / 3) for i in range(3)] == pytest.approx([0.5, 0.75, 0.875])
-    assert schedule(1 / 3 - 1e-6) == pytest.approx(0.5)  # nothing between two rounds
+    assert [schedule(i / 3) for i in range(4)] == pytest.approx([0, 0.5, 0.75, 0.875])
+    assert schedule(1 / 3 + 1e-6) == schedule(2 / 3)  # nothing between two rounds
 
 
 @given(st.integers(1, 200), st.data())
 def test_no_round_is_lost_to_rounding(rounds, data):
-    i = data.draw(st.integers(0, rounds - 1))
+    i = data.draw(st.integers(0, rounds))
     left = 1 - pl.iterative(0.9, rounds)(i / rounds)
-    assert left == pytest.approx(0.1 ** ((i + 1) / rounds))
+    assert left == pytest.approx(0.1 ** (i / rounds))
 
 
 def test_cubic_by_hand():

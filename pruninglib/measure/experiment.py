@@ -85,6 +85,11 @@ def small_dense(epochs: int = 0) -> Method:
                 low = middle
             else:
                 high = middle
+        if _parameters(task.build(seed, low)) > allowed:
+            raise ValueError(
+                f"no width of {task.name} has {allowed} parameters or fewer, as a model of sparsity "
+                f"{sparsity} keeps: lower the sparsity"
+            )
         small = task.build(seed, high if sparsity == 0 else low)
         task.train(small, seed=seed, epochs=task.epochs + epochs)
         return small
@@ -125,6 +130,8 @@ def compare(
     cells = [("dense", 0.0, seed) for seed in seeds]
     cells += [(m, s, seed) for m in methods for s in sparsities for seed in seeds]
 
+    if path is not None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
     rows = _read(path, task.name)
     done = {(row["method"], row["sparsity"], row["seed"]) for row in rows}
     missing = [cell for cell in cells if cell not in done]

@@ -90,12 +90,14 @@ def latencies(run: Callable[[], object], repeats: int = 30) -> list[float]:
 
 
 def peak_allocation(run: Callable[[], object]) -> int:
-    """The most bytes that `run()` holds at one moment beside what was there before."""
-    if torch.cuda.is_available():
+    """The most bytes that `run()` holds at one moment beside what was there before.
+
+    On the CPU and, if there is one, on the GPU; the two are added up.
+    """
+    gpu = torch.cuda.is_available()
+    if gpu:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        run()
-        return torch.cuda.max_memory_allocated() - before
     # Else the profiler writes about missing GPUs to the output of whoever measures memory.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
@@ -104,8 +106,13 @@ def peak_allocation(run: Callable[[], object]) -> int:
         trace = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(trace))
         events = json.loads(trace.read_text())["traceEvents"]
-    changes = sorted((e["ts"], e["args"]["Bytes"]) for e in events if e["name"] == "[memory]")
-    return max(itertools.accumulate((change for _, change in changes), initial=0))
+    changes = sorted(
+        (e["ts"], e["args"]["Bytes"])
+        for e in events
+        if e["name"] == "[memory]" and e["args"]["Device Type"] == 0  # 0 is the CPU
+    )
+    peak = max(itertools.accumulate((change for _, change in changes), initial=0))
+    return peak + (torch.cuda.max_memory_allocated() - before if gpu else 0)
 
 
 def _csr_bytes(nonzeros: int, rows: int, value_bytes: int = 4, index_bytes: int = 4) -> int:

@@ -50,7 +50,8 @@ def style() -> None:
             "grid.alpha": 0.25,
             "lines.linewidth": 1.8,
             "lines.markersize": 5,
-            "legend.frameon": False,
+            "legend.edgecolor": "none",
+            "legend.framealpha": 0.85,
             "axes.prop_cycle": cycler(color=[_BLUE, _ORANGE, _GREEN, _RED, _PURPLE, _SKY]),
             "image.cmap": "viridis",
         }
@@ -70,6 +71,8 @@ def curves(
 
     "dense" is drawn as a level across. The axis is stretched towards 100 %, where things happen.
     """
+    if "split" in table and table.split.nunique() > 1:
+        raise ValueError(f"the table mixes the splits {', '.join(table.split.unique())}: keep one")
     ax = ax or plt.gca()
     for method, rows in table.groupby("method", sort=False):
         points = rows.groupby(x)[metric].apply(interval)

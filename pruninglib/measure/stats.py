@@ -9,11 +9,23 @@ from scipy import stats
 
 
 class Interval(NamedTuple):
-    """A mean and its 95 % confidence interval (Student's t), in the unit of the values."""
+    """A mean and its 95 % confidence interval (Student's t), in the unit of the values.
+
+    In a format string, `{gap:.1f}` gives "8.0 (7.1 to 8.9)".
+    """
 
     mean: float
     low: float
     high: float
+
+    @property
+    def points(self) -> "Interval":
+        """The same for shares in [0, 1], in percentage points."""
+        return Interval(*(100 * value for value in self))
+
+    def __format__(self, spec: str) -> str:
+        mean, low, high = (format(value, spec) for value in self)
+        return f"{mean} ({low} to {high})"
 
 
 def interval(values: Iterable[float]) -> Interval:

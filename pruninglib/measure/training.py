@@ -67,6 +67,7 @@ def fit(
     Returns a row per epoch: epoch, loss (mean over its batches, in training mode), seconds.
     Raises ValueError if an epoch has no batches, FloatingPointError if the loss becomes NaN.
     """
+    model.eval()  # also after no epoch at all
     optimizer = optimizer or torch.optim.Adam(model.parameters())
     if masks is not None:
         with keep(model, masks, optimizer):

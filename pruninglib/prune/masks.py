@@ -80,6 +80,7 @@ def masks_of(model: nn.Module, names: list[str] | None = None) -> Masks:
 
 def save_masks(masks: Masks, path: str | os.PathLike) -> None:
     """Write masks to a safetensors file. An earlier file is replaced only by a whole one."""
+    _check_bool(masks)
     path = Path(path)
     part = path.with_name(path.name + ".part")
     # copies, for the format refuses tensors that share memory
@@ -109,12 +110,17 @@ def _pairs(model: nn.Module, masks: Masks) -> list[tuple[nn.Parameter, torch.Ten
     if not masks:
         raise ValueError("masks is empty: there is nothing to prune")
     weights = weights_of(model, list(masks))
+    _check_bool(masks)
     for name, mask in masks.items():
-        if mask.dtype != torch.bool:
-            raise ValueError(f"the mask of {name} is {mask.dtype}, but must be bool (True = keep)")
         if mask.shape != weights[name].shape:
             raise ValueError(
                 f"the mask of {name} has shape {tuple(mask.shape)}, but the parameter has "
                 f"{tuple(weights[name].shape)}: these masks belong to another model"
             )
     return [(weights[name], mask) for name, mask in masks.items()]
+
+
+def _check_bool(masks: Masks) -> None:
+    for name, mask in masks.items():
+        if mask.dtype != torch.bool:
+            raise ValueError(f"the mask of {name} is {mask.dtype}, but must be bool (True = keep)")

@@ -14,23 +14,29 @@ Schedule = Callable[[float], float]
 
 def one_shot(final: float) -> Schedule:
     """Everything at once, at the start."""
-    return iterative(final, rounds=1)
+    check_sparsity(final)
+
+    def schedule(t: float) -> float:
+        _progress(t)
+        return final
+
+    return schedule
 
 
 def iterative(final: float, rounds: int) -> Schedule:
-    """In `rounds` equal shares of what is left, at t = 0, 1/rounds, 2/rounds, ...
+    """In `rounds` equal shares of what is left: round i is due by t = i / rounds.
 
     Each round removes the same fraction of the weights still alive, so that after round i a
     fraction (1 - final)^(i / rounds) is left (Han et al., NeurIPS 2015; Frankle & Carbin,
-    ICLR 2019). The last round is at t = 1 - 1/rounds, which leaves time to recover from it.
+    ICLR 2019). Between two rounds nothing is pruned.
     """
     check_sparsity(final)
     if rounds < 1:
         raise ValueError(f"rounds is {rounds}, but must be at least 1")
 
     def schedule(t: float) -> float:
-        # 1e-9: the step at t = i / rounds must not be lost to rounding
-        done = min(rounds, math.floor(_progress(t) * rounds + 1e-9) + 1)
+        # 1e-9: at t = i / rounds, rounding must not start the next round
+        done = math.ceil(_progress(t) * rounds - 1e-9)
         return final if done == rounds else 1 - (1 - final) ** (done / rounds)
 
     return schedule

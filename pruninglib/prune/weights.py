@@ -26,7 +26,8 @@ def prunable(model: nn.Module, types: tuple[type, ...] = PRUNABLE_TYPES) -> list
 
     These are the `weight` of every module of the given types. Biases and normalisation
     parameters stay out: they are few, and each acts on a whole unit. A weight shared by
-    several modules (tied) appears once, under its first name.
+    several modules (tied) appears once, under its first name. The joint input projection of
+    `nn.MultiheadAttention` is no `weight` of such a module, so it stays out too.
 
     Raises ValueError if there is none, or if one has no values yet (a lazy layer that has
     seen no data, a model on the meta device).

@@ -26,12 +26,12 @@ def digits(data: str = "bundled", model: str = "mlp") -> Task:
         splits = datasets.split(
             *datasets.handwritten_digits(), {"train": 1000, "valid": 297, "test": 500}
         )
-        epochs, batch_size = 30, 50
+        epochs, batch_size, lr, weight_decay = 30, 50, 0.1, 1e-3
     elif data == "full":
         published = datasets.fashion_mnist()
         splits = datasets.split(*published["train"], {"train": 55_000, "valid": 5_000})
         splits["test"] = published["test"]
-        epochs, batch_size = 10, 250
+        epochs, batch_size, lr, weight_decay = 10, 250, 0.05, 1e-4
     else:
         raise ValueError(f"data is {data!r}, but must be 'bundled' or 'full'")
     builders = {"mlp": mlp, "cnn": cnn}
@@ -50,9 +50,9 @@ def digits(data: str = "bundled", model: str = "mlp") -> Task:
         metrics=metrics,
         primary="accuracy",
         epochs=epochs,
-        # A large step and weight decay: the dense model is better than with Adam (98 % against
-        # 97 % here), and weights that do nothing shrink, so it also prunes better.
-        optimizer=partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=1e-3),
+        # With large steps and weight decay the dense digits model is better than with Adam (98 %
+        # against 97 %), and it prunes much better: weights that do nothing shrink.
+        optimizer=partial(torch.optim.SGD, lr=lr, momentum=0.9, weight_decay=weight_decay),
         batch_size=batch_size,
     )
 

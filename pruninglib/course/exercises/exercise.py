@@ -6,6 +6,7 @@ from collections.abc import Callable
 from IPython.display import Markdown, display
 
 CORRECT, WRONG, NOT_ATTEMPTED = "correct", "wrong", "not attempted"
+UNFINISHED = "Replace the `...` with your answer, then run this again."
 
 
 class Verdict(str):
@@ -36,9 +37,7 @@ class Exercise:
     def check(self, answer: Callable) -> Verdict:
         """Try the answer, a function, on several inputs. Never raises: a notebook goes on."""
         if answer is ...:
-            return Verdict(
-                NOT_ATTEMPTED, "Replace the `...` with your answer, then run this again."
-            )
+            return Verdict(NOT_ATTEMPTED, UNFINISHED)
         if not callable(answer):
             return Verdict(WRONG, f"Pass your function itself: this is a {type(answer).__name__}.")
         tried = _Watched(answer)
@@ -47,9 +46,9 @@ class Exercise:
         except Exception as error:
             problem = f"It stopped with {type(error).__name__}: {error}"
         if tried.unfinished:
-            return Verdict(
-                NOT_ATTEMPTED, "Replace the `...` with your answer, then run this again."
-            )
+            return Verdict(NOT_ATTEMPTED, UNFINISHED)
+        if tried.silent and self.solve.__annotations__["return"] is not None:
+            return Verdict(WRONG, "Your function gave nothing back: end it with `return`.")
         if problem:
             return Verdict(WRONG, problem)
         return Verdict(CORRECT, "Compare with `.solution()` if you like.")
@@ -67,14 +66,15 @@ class Exercise:
 
 
 class _Watched:
-    """Calls through to an answer and notices one that is still a stub."""
+    """Calls through to an answer; notices one that is still a stub, or that returns nothing."""
 
     def __init__(self, answer: Callable):
-        self.answer, self.unfinished = answer, False
+        self.answer, self.unfinished, self.silent = answer, False, False
 
     def __call__(self, *args):
         result = self.answer(*args)
         self.unfinished |= result is ...
+        self.silent |= result is None
         return result
 
 

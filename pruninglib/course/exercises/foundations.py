@@ -52,7 +52,7 @@ def sparsity_of(model: nn.Module) -> float:
 
 
 def _judge_mask(answer) -> str | None:
-    weight = torch.tensor([[-0.5, 0.1], [0.3, -0.2], [0.2, 0.0]])
+    weight = torch.tensor([[-0.5, 0.1], [0.3, -0.2], [0.2, 0.0]], dtype=torch.float64)
     want = torch.tensor([[True, False], [True, False], [False, False]])
     before = weight.clone()
     got = answer(weight, 0.2)
@@ -60,11 +60,13 @@ def _judge_mask(answer) -> str | None:
         return "Your function changed the weight it was given. A mask is a new tensor."
     if not isinstance(got, Tensor) or got.shape != weight.shape:
         return "Return a tensor of the weight's shape: one True or False for each weight."
+    if torch.equal(got, weight * want):
+        return "That is the pruned weight. Return the mask itself, True or False for each weight."
     if got.dtype != torch.bool:
         return f"Your mask is {got.dtype}. A comparison such as `a > b` gives torch.bool."
     if torch.equal(got, want):
         return None
-    if torch.equal(got, ~want):
+    if torch.equal(got, ~want) or torch.equal(got, weight.abs() < 0.2):
         return "It is the wrong way round: True means kept."
     if torch.equal(got, weight > 0.2):
         return "Negative weights can be large as well: compare absolute values."
@@ -99,6 +101,16 @@ def _judge_bytes(answer) -> str | None:
         )
     if got == want - 4:
         return "Nearly: the last row needs an end, so there are rows + 1 pointers, not rows."
+    if got == want / 4:
+        return "You counted numbers. Each takes 4 bytes."
+    if got == nonzeros * 8 + (weight.shape[1] + 1) * 4:
+        return (
+            "Those pointers are one per column. Compressed *rows* need one per row, and one more."
+        )
+    if got == nonzeros * 12:
+        return (
+            "You stored row and column of each value. Row pointers say the same with fewer numbers."
+        )
     if got == weight.numel() * 4:
         return "That is the dense size. Zeros need not be stored at all."
     return f"For 6 nonzeros in 10 rows you returned {got}: values, columns and row pointers make {want}."
@@ -127,7 +139,9 @@ def _judge_global(answer) -> str | None:
     if abs(got - want) < 1e-6:
         return None
     if abs(got - 2.0) < 1e-6:
-        return "Off by one: to prune 4 of 8 the threshold is the 4th smallest score, not the 5th."
+        return (
+            "That is the 5th smallest. To prune 4 of 8, take the 4th, counting from the smallest."
+        )
     if abs(got - (2.0 + 0.2) / 2) < 1e-6:
         return "You took each layer's own threshold and averaged. Put all scores in one row first."
     if abs(got - 1.5) < 1e-6:
@@ -196,7 +210,7 @@ def _judge_step(answer) -> str | None:
     if revived:
         return (
             f"{revived} pruned weights are alive after the step. The optimizer's averages still "
-            "move them, even where the gradient is zero: what can you do after the step?"
+            "move them, even where the gradient is zero. After the step, zero them in place."
         )
     if torch.equal(before[mask], weight.detach()[mask]):
         return "The kept weights did not move: call `optimizer.step()`."
@@ -234,7 +248,13 @@ def _judge_first_order(answer) -> str | None:
         return "That is the slope. How far does the weight move when it becomes zero?"
     if torch.allclose(got, weight.abs()):
         return "That is the magnitude: the gradient has no say in it."
-    return "The score of a weight w with gradient g is |g·w|."
+    if torch.allclose(got, want**2):
+        return (
+            "Squares rank the same, but a first-order change is in the unit of the loss: no square."
+        )
+    return (
+        "Which step takes the weight to zero, and what does the slope say about a step that long?"
+    )
 
 
 @exercise(
@@ -249,7 +269,7 @@ def first_order_score(weight: Tensor, gradient: Tensor) -> Tensor:
 def _judge_readings(answer) -> str | None:
     gradients, weight = _example(50, 3, 4), _example(3, 4, seed=1)
     got = answer(gradients, weight)
-    if not (isinstance(got, tuple) and len(got) == 2):
+    if not (isinstance(got, tuple | list) and len(got) == 2):
         return "Return two tensors: the mean first and then |·|, and |·| first and then the mean."
     outside = (gradients.mean(0) * weight).abs()
     inside = (gradients * weight).abs().mean(0)
@@ -261,6 +281,12 @@ def _judge_readings(answer) -> str | None:
         return "The two are swapped: |mean of g·w| comes first."
     if torch.allclose(got[0], got[1]):
         return "Both are the same. In one the samples may cancel, in the other they can't."
+    if torch.allclose(got[0], gradients.mean(0).abs()):
+        return "You left out the weight: it is g_i·w that is averaged, not g_i."
+    if torch.allclose(got[0].abs(), outside) and torch.allclose(got[1], inside):
+        return "The first has a sign: take the absolute value after the mean."
+    if torch.allclose(got[0] / len(gradients), outside):
+        return "You took sums; a mean does not grow with the number of samples."
     return (
         "The first is |mean(g_i·w)|, the second mean(|g_i·w|), over the samples i in dimension 0."
     )
@@ -276,12 +302,36 @@ def two_readings(gradients: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     return products.mean(0).abs(), products.abs().mean(0)
 
 
+def _judge_disagreement(answer) -> str | None:
+    got = answer()
+    if not isinstance(got, Tensor) or got.dim() != 2 or got.shape[1] != 2 or len(got) < 2:
+        return "Return a tensor of shape (samples, 2): a row a sample, a column for each weight."
+    outside, inside = two_readings.solve(got.double(), torch.ones(2, dtype=torch.float64))
+    if outside[0] > outside[1] and inside[0] < inside[1]:
+        return None
+    numbers = f"|mean| gives {outside.tolist()}, mean |·| gives {inside.tolist()}"
+    if outside[0] <= outside[1]:
+        return f"{numbers}: |mean| should rank the first weight above the second."
+    return f"{numbers}: mean |·| should rank the second weight above the first. Let its samples cancel."
+
+
+@exercise(
+    _judge_disagreement,
+    "Two samples are enough.",
+    "Let the samples agree on the first weight, and pull the second one hard in opposite directions.",
+)
+def gradients_that_disagree() -> Tensor:
+    return torch.tensor([[1.0, 5.0], [1.0, -5.0]])
+
+
 def _judge_budget(answer) -> str | None:
     scan = {
         "robust": {0.0: 0.98, 0.5: 0.98, 0.8: 0.975, 0.9: 0.96},
         "fragile": {0.0: 0.98, 0.5: 0.96, 0.8: 0.60, 0.9: 0.30},
         "jumpy": {0.0: 0.98, 0.5: 0.90, 0.8: 0.979, 0.9: 0.50},
     }
+    if answer({"edge": {0.0: 1.0, 0.5: 0.75}}, 0.25) == {"edge": 0.0}:
+        return "A layer that loses exactly what is allowed may still be pruned that far."
     got = answer(scan, 0.01)
     if not isinstance(got, dict) or set(got) != set(scan):
         return f"Return a dict with one sparsity for each of {', '.join(scan)}."
