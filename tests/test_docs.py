@@ -23,6 +23,12 @@ def test_course_map_says_what_the_lesson_says(lesson):
     assert row in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+def test_every_notebook_is_found_as_a_lesson():
+    found = {lesson.path for lesson in find_lessons()}
+    there = set((ROOT / "notebooks").rglob("*.ipynb"))
+    assert found == {path for path in there if ".ipynb_checkpoints" not in path.parts}
+
+
 def test_teaser_is_a_committed_figure_of_a_lesson():
     teaser = (ROOT / "notebooks" / "teaser.png").read_bytes()
     figures = [

@@ -28,7 +28,9 @@ def test_record_is_stored_in_the_output(shown):
     assert shown[0][lesson.RECORD] == {"name": "accuracy", "value": 0.9, "tol": 0.02}
 
 
-@pytest.mark.parametrize("value, tol", [(float("nan"), 0.1), (0.9, -0.1), (0.9, float("nan"))])
+@pytest.mark.parametrize(
+    "value, tol", [(float("nan"), 0.1), (0.9, -0.1), (0.9, float("nan")), (0.9, float("inf"))]
+)
 def test_record_refuses_what_cannot_be_compared(shown, value, tol):
     with pytest.raises(ValueError, match="'accuracy'"):
         lesson.record("accuracy", value, tol)

@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from torch import nn
 from torch.func import functional_call
-from torch.nn.utils import clip_grad_norm_, clip_grad_value_
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_, prune
 from torch.optim.swa_utils import AveragedModel
 
 import pruninglib as pl
@@ -347,3 +347,22 @@ def test_no_half_file_when_writing_fails(fails, masks, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no space left"):
         pl.save_masks({n: ~m for n, m in masks.items()}, path)
     assert path.read_bytes() == earlier and [f.name for f in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        torch.nn.utils.parametrizations.weight_norm,
+        lambda layer: prune.random_unstructured(layer, "weight", 0.5),
+    ],
+)
+def test_weights_computed_from_others_are_refused(change):
+    model = nn.Sequential(nn.Linear(2, 2))
+    change(model[0])
+    with pytest.raises(ValueError, match=r"0\.weight is computed from other tensors"):
+        pl.prunable(model)
+
+
+def test_a_folder_that_is_not_there(masks, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist: make it first"):
+        pl.save_masks(masks, tmp_path / "nowhere" / "masks")

@@ -123,7 +123,9 @@ def test_fit_shows_progress_only_when_asked(model, loss, batches, capsys):
 
 def test_a_loss_of_nan_stops_training(model, loss, batches):
     seen = []
-    with pytest.raises(FloatingPointError, match="loss became NaN in epoch 2: lower the learning"):
+    with pytest.raises(
+        FloatingPointError, match="loss became NaN or infinite in epoch 2: lower the learning"
+    ):
         pl.fit(
             model, lambda m, b: loss(m, b) * (math.nan if seen else 1), batches, 9,
             after_epoch=seen.append,
@@ -696,7 +698,6 @@ def test_the_axis_of_sparsity_is_logarithmic_in_what_is_kept():
 
 
 def test_a_method_keeps_its_look():
-    assert pl.plots.look("magnitude") == pl.plots.look("magnitude")
     shown = [
         tuple(pl.plots.look(m).values()) for m in ("dense", "random", "magnitude", "small dense")
     ]

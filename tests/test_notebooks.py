@@ -91,7 +91,9 @@ def result_of(lesson_path: Path, sabotage: str | None = None, fewest: bool = Tru
         notebook.cells = [nbformat.v4.new_code_cell(change), *notebook.cells]
         path = folder() / f"changed {name}"
         nbformat.write(notebook, path)
-    return execute(path, folder() / name, few_of(lesson) if fewest else {})
+    # a download, if a lesson tried one, would find nobody there
+    offline = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    return execute(path, folder() / name, few_of(lesson) if fewest else {}, env=offline)
 
 
 def few_of(lesson) -> dict:
@@ -134,12 +136,12 @@ def test_claims_break_under_sabotage(lesson, sabotage):
 
 
 @few
-def test_no_record_accepts_an_untrained_or_randomly_pruned_model(lesson):
+@pytest.mark.parametrize("control", CONTROLS)
+def test_no_record_accepts_an_untrained_or_randomly_pruned_model(lesson, control):
+    records = result_of(lesson.path, control)["records"]
     for name, record in outcome(committed(lesson.path))["records"].items():
-        assert any(
-            name not in records or abs(records[name]["value"] - record["value"]) > record["tol"]
-            for records in (result_of(lesson.path, control)["records"] for control in CONTROLS)
-        ), f"the tolerance {record['tol']} of {name!r} accepts every control"
+        distance = abs(records[name]["value"] - record["value"])
+        assert distance > record["tol"], f"the tolerance of {name!r} accepts the model {control}"
 
 
 @few

@@ -98,8 +98,12 @@ def test_lessons_are_found_and_read(clone):
 
 
 @pytest.mark.parametrize(
-    "name", ["2", "02", "magnitude_pruning", "02_magnitude_pruning", "magn", "nitude", "path"]
-)
+    "name",
+    [
+        "2", "02", "magnitude_pruning", "02_magnitude_pruning", "magn", "nitude", "path",
+        "02_magnitude_pruning.ipynb", "notebooks/1_part/02_magnitude_pruning.ipynb",
+    ],
+)  # fmt: skip
 def test_a_lesson_is_named_by_number_name_or_path(clone, name):
     write_lesson(clone, "01_what_is_pruning", OK)
     path = write_lesson(clone, "02_magnitude_pruning", OK)
@@ -279,6 +283,34 @@ def test_a_failed_lesson_stops_no_other(clone):
     stems = ["01_raising", "02_broken", "03_fine"]
     pages = {f"{stem}{ending}" for stem in stems for ending in (".html", ".ipynb")}
     assert files == pages | {"index.html", "results.json"}
+
+
+def test_a_page_that_cannot_be_made_stops_no_other(clone):
+    path = write_lesson(clone, "01_first", OK)
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[0].source += "\n\n![no such picture](attachment:missing.png)"
+    nbformat.write(notebook, path)
+    write_lesson(clone, "02_second", OK)
+    done = pruninglib("run")
+    assert done.exit_code == 1, done.output
+    assert results(clone)["01_first"]["status"] == "failed"
+    assert "Its page could not be made" in results(clone)["01_first"]["error"]
+    assert results(clone)["02_second"]["status"] == "ok"
+
+
+def test_a_relative_data_folder_is_ours_and_not_the_lesson_s(clone, monkeypatch, tmp_path):
+    cell = 'import os; claim(os.environ["PRUNINGLIB_DATA"], True)'
+    path = write_lesson(clone, "01_first", [cell])
+    monkeypatch.setenv("PRUNINGLIB_DATA", "sets")
+    result = runner.execute(path, tmp_path / "out.ipynb")
+    assert result["claims"][0]["text"] == str(Path.cwd() / "sets")
+
+
+def test_two_lessons_of_one_file_name_are_refused(clone, tmp_path):
+    path = write_lesson(clone, "01_first", OK)
+    other = write_lesson(tmp_path / "other", "01_first", OK)
+    done = pruninglib("run", path, other)
+    assert done.exit_code == 2 and "the same file name" in done.output
 
 
 def test_pages_need_no_network(clone):

@@ -103,3 +103,23 @@ def test_only_one_layer_is_pruned_at_a_time(model):
 def test_bad_input_changes_nothing(model, options, message, as_found):
     with as_found(model), pytest.raises(ValueError, match=message):
         pl.scan(model, sum_of_sizes, **{"sparsities": [0.5]} | options)
+
+
+class MovingMean(nn.Module):
+    """Puts a new tensor in its buffer's place at every call."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(2, 2)
+        self.register_buffer("mean", torch.zeros(2))
+
+    def forward(self, x):
+        self.mean = 0.9 * self.mean + x.mean(0)
+        return self.linear(x)
+
+
+def test_buffers_that_are_replaced_come_back(as_found):
+    model = MovingMean()
+    with as_found(model):
+        pl.scan(model, lambda m: m(torch.ones(3, 2)).sum().item(), [0.5])
+        pl.macs(model, torch.ones(3, 2))

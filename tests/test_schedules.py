@@ -59,7 +59,12 @@ def test_values_outside_the_unit_interval(make, value):
 
 
 def test_arguments_that_make_no_schedule():
-    with pytest.raises(ValueError, match="rounds is 0, but must be at least 1"):
+    with pytest.raises(ValueError, match="rounds is 0, but must be a whole number, at least 1"):
         pl.iterative(0.5, rounds=0)
     with pytest.raises(ValueError, match=r"initial is 0\.9, above final 0\.5"):
         pl.cubic(0.5, initial=0.9)
+
+
+def test_rounds_are_whole():
+    with pytest.raises(ValueError, match="rounds is 2.5, but must be a whole number"):
+        pl.iterative(0.9, 2.5)

@@ -261,3 +261,15 @@ def test_scores_that_are_not_finite(value):
 def test_scores_and_masks_that_cannot_be_used(scores, within, message):
     with pytest.raises(ValueError, match=message):
         pl.select(scores, 0.5, within=within)
+
+
+def test_a_kept_row_does_not_get_back_single_weights_pruned_before():
+    scores = {"w": torch.tensor([[9.0, 8.0], [1.0, 2.0], [7.0, 6.0]])}
+    within = {"w": torch.tensor([[False, True], [True, True], [True, True]])}
+    mask = pl.select(scores, 1 / 3, grain=pl.row, within=within)["w"]
+    assert mask.tolist() == [[False, True], [False, False], [True, True]]
+
+
+def test_scores_of_no_weights_are_refused():
+    with pytest.raises(ValueError, match=r"the scores of w have shape \(0, 3\): none to rank"):
+        pl.select({"w": torch.ones(0, 3)}, 0.5)

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from pruninglib.course import ROOT
+
 REINSTALL = "install the locked packages again: pip install -r requirements.lock"
 
 Finding = tuple[str, str, str]  # status (ok, warn or fail), what was found, what to do about it
@@ -98,7 +99,7 @@ def _device() -> Finding:
 def _disk() -> Finding:
     free = shutil.disk_usage(ROOT).free / 1e9
     if free < 1:
-        return "warn", f"{free:.1f} GB free", "make room: the data sets of the full tier need 1 GB"
+        return "warn", f"{free:.1f} GB free", "make room: results and data sets need up to 1 GB"
     return "ok", f"{free:.0f} GB free", ""
 
 

@@ -119,7 +119,7 @@ def _value(text: str) -> Any:
     for parse in (json.loads, ast.literal_eval):
         try:
             value = parse(text)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, TypeError):
             continue
         if isinstance(value, tuple):
             return list(value)

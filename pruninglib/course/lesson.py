@@ -24,11 +24,11 @@ def say(template: str, **values) -> None:
 def record(name: str, value: float, tol: float) -> None:
     """Store a headline result; a later run must come within `tol` of it, in absolute terms.
 
-    Choose `tol` so that an untrained or randomly pruned model would miss: the tests run the
-    lesson with such models and refuse a record that accepts them.
+    Choose `tol` so that an untrained and a randomly pruned model both miss: the tests run the
+    lesson with such models and refuse a record that accepts either.
     """
     value, tol = float(value), float(tol)
-    if not math.isfinite(value) or not tol >= 0:
+    if not (math.isfinite(value) and 0 <= tol < math.inf):
         raise ValueError(f"record {name!r} is {value} ± {tol}: both must be finite, tol at least 0")
     text = f"recorded {name}: {value:.4g} ± {tol:.2g}"
     display({RECORD: {"name": name, "value": value, "tol": tol}, "text/plain": text}, raw=True)

@@ -35,10 +35,9 @@ from papermill.engines import NBClientEngine, papermill_engines
 from papermill.execute import remove_error_markers
 from tqdm import tqdm
 
-from pruninglib.course import pages
+from pruninglib.course import ROOT, pages
 from pruninglib.course.lesson import CLAIM, RECORD, ClaimBroken
 
-ROOT = Path(__file__).resolve().parents[2]
 BROKEN = ClaimBroken.__name__  # the lesson goes on after it
 
 # The result tells what went wrong: what papermill and nbclient log about it would say it twice.
@@ -121,10 +120,12 @@ def choose(names: Sequence[str], lessons: Sequence[Lesson]) -> list[Lesson]:
 
 
 def _one(name: str, lessons: Sequence[Lesson]) -> Lesson:
-    if name.endswith(".ipynb") and Path(name).is_file():
-        return read_lesson(name)
+    if name.endswith(".ipynb"):
+        for path in (Path(name), ROOT / name):
+            if path.is_file():
+                return read_lesson(path)
     rules: list[Callable[[Lesson], bool]] = [
-        lambda lesson: name in (lesson.path.stem, lesson.name),
+        lambda lesson: name in (lesson.path.name, lesson.path.stem, lesson.name),
         lambda lesson: name.isdecimal() and lesson.number == int(name),
         lambda lesson: lesson.path.stem.startswith(name) or lesson.name.startswith(name),
         lambda lesson: name in lesson.path.stem,
@@ -344,6 +345,8 @@ def _environment(threads: int, env: Mapping[str, str] | None) -> dict[str, str]:
         # On a busy machine, threads that spin while they wait made training 30 times slower.
         "OMP_WAIT_POLICY": "PASSIVE",
         "PYTHONPATH": os.pathsep.join(filter(None, path)),
+        # the kernel works in the lesson's folder, not in ours
+        **{k: os.path.abspath(v) for k, v in os.environ.items() if k == "PRUNINGLIB_DATA" and v},
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # else each kernel warns about its debugger
         **(env or {}),
     }
@@ -366,6 +369,10 @@ def run(
     """
     parameters = dict(parameters or {})
     check_parameters(lessons, parameters)
+    if len({lesson.path.name for lesson in lessons}) < len(lessons):
+        raise LessonError(
+            "Two of the lessons have the same file name: run them one after the other."
+        )
     out = _folder(Path(out or ROOT / "build" / "course").resolve())
     done: dict[Path, dict] = {}
     if resume:
@@ -384,7 +391,13 @@ def run(
         with progress.showing(lesson) as bar:
             target = out / lesson.path.name
             result = execute(lesson, target, parameters, threads, progress=bar, kernels=kernels)
-            pages.write_lesson(target, lesson.title)
+            try:
+                pages.write_lesson(target, lesson.title)
+            except Exception as error:  # the other lessons go on
+                problem = (
+                    f"Its page could not be made: {type(error).__name__}: {_first_line(error)}"
+                )
+                result |= {"status": "failed", "error": result["error"] or problem}
             return result
 
     def write() -> dict:

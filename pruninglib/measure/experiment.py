@@ -69,7 +69,8 @@ def prune_method(
 
 
 def small_dense(epochs: int = 0) -> Method:
-    """The other control: a narrow dense model with as many parameters as the pruned one keeps.
+    """The other control: a narrow dense model with as many parameters as the pruned one keeps,
+    or as few less as whole units allow.
 
     It is built by `task.build(seed, width)`, trained from scratch for as long as the dense
     model and the fine-tuning together: `task.epochs + epochs`.

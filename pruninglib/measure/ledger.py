@@ -34,7 +34,7 @@ def ledger(model: nn.Module, example, *, repeats: int = 30) -> dict[str, float]:
 
     Everything is measured in evaluation mode; the model and random state are left as found.
     """
-    # tied weights share a storage, so each is counted once
+    # a tied weight is one tensor under several names, and counts once
     tensors = [
         t.detach() for t in {id(t): t for t in (*model.parameters(), *model.buffers())}.values()
     ]
@@ -115,11 +115,6 @@ def peak_allocation(run: Callable[[], object]) -> int:
     return peak + (torch.cuda.max_memory_allocated() - before if gpu else 0)
 
 
-def _csr_bytes(nonzeros: int, rows: int, value_bytes: int = 4, index_bytes: int = 4) -> int:
-    """Bytes of a matrix in compressed rows: each value with its column, and where rows begin."""
-    return nonzeros * (value_bytes + index_bytes) + (rows + 1) * index_bytes
-
-
 def _dense_bytes(tensor: torch.Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
@@ -127,7 +122,9 @@ def _dense_bytes(tensor: torch.Tensor) -> int:
 def _sparse_bytes(tensor: torch.Tensor) -> int:
     if tensor.dim() < 2:
         return _dense_bytes(tensor)
-    compressed = _csr_bytes(int(tensor.count_nonzero()), len(tensor), tensor.element_size())
+    index = 4  # bytes: a column for each value, and where each row begins, and the last one ends
+    compressed = int(tensor.count_nonzero()) * (tensor.element_size() + index)
+    compressed += (len(tensor) + 1) * index
     return min(_dense_bytes(tensor), compressed)
 
 

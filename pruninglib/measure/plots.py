@@ -24,12 +24,13 @@ STYLES = {
     "one-shot": (_BLUE, "o"),
     "fine-tuned": (_GREEN, "^"),
     "iterative": (_RED, "P"),
-    "Taylor |mean|": (_SKY, "v"),
+    "Taylor |mean|": (_SKY, ">"),
     "Taylor mean |·|": (_GREEN, "^"),
     "Taylor mean (·)²": (_PURPLE, "D"),
     "SNIP": (_ORANGE, "s"),
     "Fisher": (_RED, "P"),
-    "scan": (_GREEN, "^"),
+    "scan": (_RED, "<"),
+    "largest": (_PURPLE, "*"),
 }
 WIDTH = 7.0  # inches: a page, and the text column of a notebook
 

@@ -58,4 +58,7 @@ def advantage(table: pd.DataFrame, better: str, worse: str, metric: str, **where
             raise ValueError(
                 f"the table has no rows of method {method!r} at {where}; it has {', '.join(wide)}"
             )
-    return interval((wide[better] - wide[worse]).dropna())
+    pairs = (wide[better] - wide[worse]).dropna()
+    if pairs.empty:
+        raise ValueError(f"{better!r} and {worse!r} have no seed in common at {where}")
+    return interval(pairs)

@@ -1,5 +1,7 @@
 """Training and evaluating, for any model and loss."""
 
+import contextlib
+import math
 import time
 from collections.abc import Callable, Iterable
 
@@ -65,14 +67,12 @@ def fit(
     after_epoch(epoch): called after each epoch, counted from 1, the model in evaluation mode.
 
     Returns a row per epoch: epoch, loss (mean over its batches, in training mode), seconds.
-    Raises ValueError if an epoch has no batches, FloatingPointError if the loss becomes NaN.
+    Raises ValueError if an epoch has no batches, FloatingPointError if the loss is NaN or infinite.
     """
     model.eval()  # also after no epoch at all
     optimizer = optimizer or torch.optim.Adam(model.parameters())
-    if masks is not None:
-        with keep(model, masks, optimizer):
-            return _epochs(model, loss, batches, epochs, optimizer, after_epoch, progress)
-    return _epochs(model, loss, batches, epochs, optimizer, after_epoch, progress)
+    with keep(model, masks, optimizer) if masks is not None else contextlib.nullcontext():
+        return _epochs(model, loss, batches, epochs, optimizer, after_epoch, progress)
 
 
 def _epochs(model, loss, batches, epochs, optimizer, after_epoch, progress) -> list[dict]:
@@ -93,9 +93,9 @@ def _epochs(model, loss, batches, epochs, optimizer, after_epoch, progress) -> l
                 f"no batches in epoch {epoch}: batches is empty, or an iterator that gives its "
                 "batches only once (pass a list, a DataLoader or Batches)"
             )
-        if total != total:
+        if not math.isfinite(total):
             raise FloatingPointError(
-                f"the loss became NaN in epoch {epoch}: lower the learning rate"
+                f"the loss became NaN or infinite in epoch {epoch}: lower the learning rate"
             )
         rows.append({"epoch": epoch, "loss": total / count, "seconds": time.perf_counter() - start})
         if after_epoch:

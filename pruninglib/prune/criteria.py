@@ -168,4 +168,5 @@ def _slice(batch, i: int):
         return batch[i : i + 1]
     if isinstance(batch, dict):
         return {key: _slice(value, i) for key, value in batch.items()}
-    return type(batch)(_slice(value, i) for value in batch)
+    values = [_slice(value, i) for value in batch]
+    return type(batch)(*values) if hasattr(batch, "_fields") else type(batch)(values)

@@ -82,6 +82,8 @@ def save_masks(masks: Masks, path: str | os.PathLike) -> None:
     """Write masks to a safetensors file. An earlier file is replaced only by a whole one."""
     _check_bool(masks)
     path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"the folder {path.parent} does not exist: make it first")
     part = path.with_name(path.name + ".part")
     # copies, for the format refuses tensors that share memory
     plain = {n: m.cpu().clone(memory_format=torch.contiguous_format) for n, m in masks.items()}

@@ -31,8 +31,8 @@ def iterative(final: float, rounds: int) -> Schedule:
     ICLR 2019). Between two rounds nothing is pruned.
     """
     check_sparsity(final)
-    if rounds < 1:
-        raise ValueError(f"rounds is {rounds}, but must be at least 1")
+    if rounds < 1 or rounds != int(rounds):
+        raise ValueError(f"rounds is {rounds}, but must be a whole number, at least 1")
 
     def schedule(t: float) -> float:
         # 1e-9: at t = i / rounds, rounding must not start the next round

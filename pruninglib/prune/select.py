@@ -49,6 +49,8 @@ def select(
     for name, score in scores.items():
         if not score.is_floating_point():
             raise ValueError(f"the scores of {name} are {score.dtype}: they must be floating point")
+        if score.numel() == 0:
+            raise ValueError(f"the scores of {name} have shape {tuple(score.shape)}: none to rank")
         if not torch.isfinite(score).all():
             raise ValueError(
                 f"the scores of {name} hold NaN or infinity: every score must be finite"
@@ -65,6 +67,8 @@ def select(
         kept = keep_highest([pooled[n] for n in group], count, [gone[n] for n in group])
         for name, keep in zip(group, kept, strict=True):
             masks[name] = grain.spread(keep, shapes[name])
+            if within is not None:  # a unit that stays may have lost single weights before
+                masks[name] &= within[name]
     return {name: masks[name] for name in scores}
 
 

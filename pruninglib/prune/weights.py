@@ -29,8 +29,8 @@ def prunable(model: nn.Module, types: tuple[type, ...] = PRUNABLE_TYPES) -> list
     several modules (tied) appears once, under its first name. The joint input projection of
     `nn.MultiheadAttention` is no `weight` of such a module, so it stays out too.
 
-    Raises ValueError if there is none, or if one has no values yet (a lazy layer that has
-    seen no data, a model on the meta device).
+    Raises ValueError if there is none, if one is computed from others (a parametrization), or
+    if one has no values yet (a lazy layer that has seen no data, a model on the meta device).
     """
     names, seen = [], set()
     for prefix, module in model.named_modules():
@@ -38,6 +38,11 @@ def prunable(model: nn.Module, types: tuple[type, ...] = PRUNABLE_TYPES) -> list
         if not isinstance(module, types) or weight is None or id(weight) in seen:
             continue
         name = f"{prefix}.weight" if prefix else "weight"
+        if not isinstance(weight, nn.Parameter):
+            raise ValueError(
+                f"{name} is computed from other tensors (a parametrization, or a mask of "
+                "torch.nn.utils.prune): make it a plain parameter first"
+            )
         if isinstance(weight, UninitializedParameter):
             raise ValueError(f"{name} has no shape yet: run one batch through the model first")
         if weight.is_meta:
@@ -87,6 +92,8 @@ def untouched(model: nn.Module):
     are left alone: what runs inside uses `torch.autograd.grad`, which never writes `.grad`.
     """
     tensors = [*model.parameters(), *model.buffers()]
+    # a module may put another tensor in a buffer's place instead of writing into it
+    places = [(m._buffers, n, b) for m in model.modules() for n, b in m._buffers.items()]
     values = [t.detach().clone() for t in tensors]
     needed = [(p, p.requires_grad) for p in model.parameters()]
     modes = [(module, module.training) for module in model.modules()]
@@ -95,6 +102,8 @@ def untouched(model: nn.Module):
         try:
             yield model
         finally:
+            for buffers, name, buffer in places:
+                buffers[name] = buffer
             with torch.no_grad():
                 for tensor, value in zip(tensors, values, strict=True):
                     tensor.copy_(value)
