@@ -54,7 +54,15 @@ CONTROLS = {
 for criterion in (pl.magnitude, pl.taylor, pl.snip, pl.fisher):
     replace(criterion, lambda model, *a, **k: pl.random(model))
 """,
-    "untrained": "replace(pl.fit, lambda *a, **k: [])",
+    "untrained": """
+def untrained(model, loss, batches, epochs, *, after_epoch=None, **options):
+    for epoch in range(1, epochs + 1):
+        if after_epoch:
+            after_epoch(epoch)
+    return []
+
+replace(pl.fit, untrained)
+""",
 }
 
 
@@ -140,6 +148,7 @@ def test_claims_break_under_sabotage(lesson, sabotage):
 def test_no_record_accepts_an_untrained_or_randomly_pruned_model(lesson, control):
     records = result_of(lesson.path, control)["records"]
     for name, record in outcome(committed(lesson.path))["records"].items():
+        assert name in records, f"the model {control} breaks the lesson before {name!r}"
         distance = abs(records[name]["value"] - record["value"])
         assert distance > record["tol"], f"the tolerance of {name!r} accepts the model {control}"
 
