@@ -66,5 +66,5 @@ def test_arguments_that_make_no_schedule():
 
 
 def test_rounds_are_whole():
-    with pytest.raises(ValueError, match="rounds is 2.5, but must be a whole number"):
+    with pytest.raises(ValueError, match=r"rounds is 2\.5, but must be a whole number"):
         pl.iterative(0.9, 2.5)
