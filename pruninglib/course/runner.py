@@ -478,7 +478,8 @@ class _Progress:
         slot = self.slots.get()
         self.started[lesson.path] = time.perf_counter()
         if not self.bar:
-            print(f"{lesson.label:{self.width}}  started", flush=True)
+            # one write, line end included: several lessons may start at once
+            print(f"{lesson.label:{self.width}}  started\n", end="", flush=True)
         try:
             yield self.bar is not None and {
                 "desc": lesson.label.ljust(self.width),
