@@ -16,7 +16,8 @@ endif
 PIP = "$(PY)" -m pip --disable-pip-version-check install --quiet
 
 # On a busy machine, threads that spin while they wait make small networks many times slower.
-export OMP_WAIT_POLICY ?= PASSIVE
+OMP_WAIT_POLICY ?= PASSIVE
+export OMP_WAIT_POLICY
 
 .PHONY: help course test lab bench setup
 

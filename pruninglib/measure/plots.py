@@ -26,8 +26,6 @@ STYLES = {
     "iterative": (_RED, "P"),
     "Taylor |mean|": (_SKY, ">"),
     "Taylor mean |·|": (_GREEN, "^"),
-    "Taylor mean (·)²": (_PURPLE, "D"),
-    "SNIP": (_ORANGE, "s"),
     "Fisher": (_RED, "P"),
     "scan": (_RED, "<"),
     "largest": (_PURPLE, "*"),

@@ -58,13 +58,14 @@ def taylor(
     - "abs": E|g_i·w|, samples no longer cancel (Molchanov et al., ICLR 2017, per activation);
     - "square": E[(g_i·w)²] (Molchanov et al., CVPR 2019).
     """
-    powers = {"mean": None, "abs": torch.abs, "square": torch.square}
-    if reading not in powers:
-        raise ValueError(f"reading is {reading!r}, but must be one of {', '.join(powers)}")
-    if reading == "mean":
-        gradients = mean_gradient(model, loss, batches, names)
+    if reading == "mean":  # the mean over samples needs no more than the mean over batches
+        gradients = _accumulate(model, loss, batches, names, lambda gradient: gradient)
+    elif reading == "abs":
+        gradients = _over_samples(model, loss, batches, names, torch.abs)
+    elif reading == "square":
+        gradients = _over_samples(model, loss, batches, names, torch.square)
     else:
-        gradients = mean_over_samples(model, loss, batches, powers[reading], names)
+        raise ValueError(f"reading is {reading!r}, but must be one of mean, abs, square")
     power = 2 if reading == "square" else 1
     weights = weights_of(model, names)
     return {
@@ -97,33 +98,21 @@ def fisher(
     of each. Squaring a batch's mean gradient is another thing, smaller by orders of magnitude.
     In units of the loss.
     """
-    information = mean_over_samples(model, loss, batches, torch.square, names)
+    information = _over_samples(model, loss, batches, names, torch.square)
     weights = weights_of(model, names)
     return {
         name: 0.5 * h * weights[name].detach().to(h.dtype) ** 2 for name, h in information.items()
     }
 
 
-def mean_gradient(
-    model: nn.Module, loss: Loss, batches: Iterable, names: list[str] | None = None
-) -> dict[str, Tensor]:
-    """E[g] over all samples, each counted once whatever the sizes of the batches."""
-    return _accumulate(model, loss, batches, names, lambda g: g)
-
-
-def mean_over_samples(
-    model: nn.Module,
-    loss: Loss,
-    batches: Iterable,
-    transform: Callable[[Tensor], Tensor],
-    names: list[str] | None = None,
-) -> dict[str, Tensor]:
+def _over_samples(model, loss, batches, names, transform) -> dict[str, Tensor]:
     """E[transform(g_i)]: one backward pass per sample, for what does not survive averaging."""
     samples = (sample for batch in batches for sample in _split(batch))
     return _accumulate(model, loss, samples, names, transform)
 
 
 def _accumulate(model, loss, batches, names, transform) -> dict[str, Tensor]:
+    """E[transform(gradient of a batch)], each sample counted once whatever the batches' sizes."""
     weights = weights_of(model, names)
     # Half precision would stop counting at a few hundred samples and square 1e-4 to zero.
     totals = {
