@@ -1,6 +1,6 @@
 """Helpers of the pruning course: what, at what grain, how much from each layer, when.
 
-The layers import downwards only: course, tasks, measure, prune.
+The layers import downwards only: course, tasks, measure, prune, base.
 """
 
 __version__ = "0.1.0"
@@ -12,11 +12,23 @@ from .measure.experiment import at_random, by_magnitude, compare, prune_method, 
 from .measure.ledger import latencies, ledger, macs, peak_allocation
 from .measure.stats import advantage, interval
 from .measure.training import Batches, classification_metrics, evaluate, fit
-from .prune.budgets import erk, from_scan, global_budget, uniform
-from .prune.criteria import fisher, magnitude, random, snip, taylor
-from .prune.grains import channel, element, row
+from .prune.budgets import erk, from_scan, global_budget, lamp, uniform, with_floor
+from .prune.criteria import (
+    fisher,
+    gradient,
+    grasp,
+    magnitude,
+    movement,
+    random,
+    snip,
+    synflow,
+    taylor,
+    wanda,
+)
+from .prune.grains import block, channel, element, in_rows, n_of_m, row
 from .prune.masks import apply, keep, load_masks, masks_of, save_masks
-from .prune.schedules import cubic, iterative, one_shot
+from .prune.reconstruct import reconstruct
+from .prune.schedules import cosine, cubic, iterative, one_shot, regrow
 from .prune.select import select
 from .prune.sensitivity import scan
 from .prune.weights import prunable, sparsity, weights_of

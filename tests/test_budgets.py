@@ -37,8 +37,16 @@ def scan_of(units, seed):
     }  # fmt: skip
 
 
+def scores_for(units):
+    """Scores of one value per unit, the same for a layer whatever the order of layers."""
+    return {
+        name: torch.rand(count, generator=torch.Generator().manual_seed(sum(name.encode())))
+        for name, count in units.items()
+    }
+
+
 def kept(budget, shapes, units, pruned):
-    groups = budget(shapes, units, pruned)
+    groups = budget(scores_for(units), shapes, pruned)
     assert sorted(n for names, _ in groups for n in names) == sorted(units)
     for names, count in groups:
         assert 0 <= count <= sum(units[n] for n in names) and isinstance(count, int)
@@ -50,6 +58,7 @@ BUDGETS = {
     "uniform": lambda units, seed: pl.uniform,
     "erk": lambda units, seed: pl.erk,
     "scan": lambda units, seed: pl.from_scan(scan_of(units, seed)),
+    "lamp": lambda units, seed: pl.lamp,
 }
 each_budget = pytest.mark.parametrize("make", BUDGETS.values(), ids=BUDGETS)
 
@@ -82,7 +91,8 @@ def test_order_of_layers_does_not_matter(make, some, sparsity, seed):
 
 
 def test_global_budget_ranks_all_layers_together():
-    assert pl.global_budget({}, {"a": 3, "b": 4}, 5) == [(["a", "b"], 5)]
+    scores = {"a": torch.rand(3), "b": torch.rand(4)}
+    assert pl.global_budget(scores, {}, 5) == [(["a", "b"], 5)]
 
 
 @given(layers(), st.floats(0, 1))
@@ -179,7 +189,7 @@ def test_a_layer_that_bears_more_gives_more():
 
 def test_a_scan_of_other_layers_is_an_error():
     with pytest.raises(ValueError, match="no entry for b, c: scan it too"):
-        pl.from_scan({"a": line(1)})({}, {"c": 1, "a": 1, "b": 1}, 1)
+        pl.from_scan({"a": line(1)})(scores_for({"c": 1, "a": 1, "b": 1}), {}, 1)
 
 
 @pytest.mark.parametrize(

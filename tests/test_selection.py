@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import pruninglib as pl
-from pruninglib.prune import select as selector
+from pruninglib.prune import ranking
 
 SHAPES = [(1,), (7,), (1, 1), (3, 4), (8, 5), (4, 1, 3, 3), (2, 3, 2, 2)]
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -73,18 +73,18 @@ def test_equals_sorting_everything(scores, sparsity, grain):
 @given(score_sets(), sparsities, st.integers(1, 6), st.integers(2, 30))
 def test_bracketing_equals_sorting_everything(scores, sparsity, small, sample):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(selector, "SMALL", max(small, sample))
-        patch.setattr(selector, "SAMPLE", sample)
+        patch.setattr(ranking, "SMALL", max(small, sample))
+        patch.setattr(ranking, "SAMPLE", sample)
         assert same(pl.select(scores, sparsity), reference(scores, sparsity))
 
 
 @pytest.mark.parametrize("kind", ["bracket", "miss", "ties"])
 def test_large_scores(kind, monkeypatch):
-    searched, kth = [], selector._kth
-    monkeypatch.setattr(selector, "_kth", lambda v, k: searched.append(len(v)) or kth(v, k))
-    scores = torch.randn(selector.SMALL * 2)
+    searched, kth = [], ranking._kth
+    monkeypatch.setattr(ranking, "_kth", lambda v, k, b: searched.append(len(v)) or kth(v, k, b))
+    scores = torch.randn(ranking.SMALL * 2)
     if kind == "miss":  # what the sample looks at is nothing like the rest
-        scores[:: len(scores) // selector.SAMPLE] += 100
+        scores[:: len(scores) // ranking.SAMPLE] += 100
     if kind == "ties":
         scores = scores.mul(100).round()
     masks = pl.select({"a": scores[:60_000].view(100, 600), "b": scores[60_000:]}, 0.7)

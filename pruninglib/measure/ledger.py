@@ -16,7 +16,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..prune.weights import untouched
+from ..base.state import untouched
 
 
 def ledger(model: nn.Module, example, *, repeats: int = 30) -> dict[str, float]:

@@ -1,9 +1,9 @@
 """*How much* from each layer? A budget says which layers compete, and for how many units.
 
-A budget is a function `(shapes, units, pruned) -> [(names, count), ...]`: `shapes` and `units`
-give each parameter's shape and number of units, `pruned` is the number of units to prune in
-all. In each group of names returned, the `count` units with the lowest scores go. The counts
-add up to `pruned`. To add a budget, write such a function here.
+A budget is a function `(scores, shapes, pruned) -> [(names, count), ...]`: `scores` gives each
+parameter's scores, one per unit (shape (units,)), `shapes` the parameters' own shapes, `pruned`
+the number of units to prune in all. In each group of names returned, the `count` units with the
+lowest scores go. The counts add up to `pruned`. To add a budget, write such a function here.
 """
 
 import itertools
@@ -11,29 +11,84 @@ import math
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
+
+from .ranking import keep_highest
 
 Shapes = dict[str, torch.Size]
-Budget = Callable[[Shapes, dict[str, int], int], list[tuple[list[str], int]]]
+Groups = list[tuple[list[str], int]]
+Budget = Callable[[dict[str, Tensor], Shapes, int], Groups]
 
 
-def global_budget(shapes: Shapes, units: dict[str, int], pruned: int):
+def global_budget(scores: dict[str, Tensor], shapes: Shapes, pruned: int) -> Groups:
     """One ranking over all layers: scores of different layers must be comparable."""
-    return [(list(units), pruned)]
+    return [(list(scores), pruned)]
 
 
-def uniform(shapes: Shapes, units: dict[str, int], pruned: int):
+def uniform(scores: dict[str, Tensor], shapes: Shapes, pruned: int) -> Groups:
     """The same sparsity in every layer."""
-    return _keep_in_proportion(units, units, pruned)
+    return _keep_in_proportion(_units(scores), _units(scores), pruned)
 
 
-def erk(shapes: Shapes, units: dict[str, int], pruned: int):
+def erk(scores: dict[str, Tensor], shapes: Shapes, pruned: int) -> Groups:
     """Erdős-Rényi-Kernel: the fraction kept grows with (sum of dimensions) / (product of them).
 
     Small and narrow layers stay denser. Densities are capped at one and what is left over goes
     to the other layers (Mocanu et al., Nature Communications 2018; Evci et al., ICML 2020).
     """
+    units = _units(scores)
     weights = {n: units[n] * sum(shapes[n]) / math.prod(shapes[n]) for n in units}
     return _keep_in_proportion(weights, units, pruned)
+
+
+def lamp(scores: dict[str, Tensor], shapes: Shapes, pruned: int) -> Groups:
+    """One ranking by each score's share of what its layer would still hold.
+
+    The square of a score is divided by the sum of the squares of all scores in its layer that
+    are no smaller, so the last unit of every layer has share 1 (Lee et al., "Layer-adaptive
+    sparsity for the magnitude-based pruning", ICLR 2021, for magnitudes).
+    Raises ValueError for negative scores, whose squares would turn the ranking round.
+    """
+    shares = []
+    for name in sorted(scores):
+        ascending = scores[name].double().sort().values
+        gone = ascending == -math.inf
+        if (ascending[~gone] < 0).any():
+            raise ValueError(f"lamp squares the scores, but {name} has negative ones")
+        squares = ascending.masked_fill(gone, 0).square()
+        share = squares / squares.flip(0).cumsum(0).flip(0)
+        shares.append(share.nan_to_num(0).masked_fill(gone, -math.inf))  # 0 / 0: nothing but zeros
+    kept = keep_highest(shares, pruned)
+    return [([n], int((~k).count_nonzero())) for n, k in zip(sorted(scores), kept, strict=True)]
+
+
+def with_floor(budget: Budget = global_budget, kept: float = 0.01) -> Budget:
+    """`budget`, but no layer dies: each keeps a fraction `kept` of its units, one at least.
+
+    What a layer may not give the others give, by the same budget. Raises ValueError, when used,
+    if the floors leave less to prune than the sparsity asks for.
+    """
+    if not 0 <= kept <= 1:
+        raise ValueError(f"kept is {kept}, but must lie in [0, 1]")
+
+    def floored(scores: dict[str, Tensor], shapes: Shapes, pruned: int) -> Groups:
+        # 1e-9: 10 % of 30 units are 3, whatever floats make of it
+        most = {n: len(s) - max(1, math.ceil(kept * len(s) - 1e-9)) for n, s in scores.items()}
+        if pruned > sum(most.values()):
+            raise ValueError(
+                f"{pruned} units are to be pruned, but the floors leave {sum(most.values())}: "
+                "lower the sparsity or the floor"
+            )
+        free, full = dict(scores), {}
+        while True:
+            counts = _counts(budget(free, shapes, pruned - sum(full.values())), scores)
+            over = [n for n in free if counts[n] > most[n]]
+            full |= {n: most[n] for n in over}
+            free = {n: s for n, s in free.items() if n not in over}
+            if not over:
+                return [([n], count) for n, count in (counts | full).items()]
+
+    return floored
 
 
 def from_scan(scan: dict[str, dict[float, float]]) -> Budget:
@@ -53,7 +108,8 @@ def from_scan(scan: dict[str, dict[float, float]]) -> Budget:
         if curve[-1][0] < 1:  # what lies beyond the scan is not known, so it is used last
             curve.append((1.0, far))
 
-    def budget(shapes: Shapes, units: dict[str, int], pruned: int):
+    def budget(scores: dict[str, Tensor], shapes: Shapes, pruned: int) -> Groups:
+        units = _units(scores)
         if missing := set(units) - set(curves):
             raise ValueError(f"the scan has no entry for {', '.join(sorted(missing))}: scan it too")
 
@@ -90,7 +146,21 @@ def _allowed(curve: list[tuple[float, float]], damage: float) -> float:
     return 1.0
 
 
-def _keep_in_proportion(weights: dict[str, float], units: dict[str, int], pruned: int):
+def _units(scores: dict[str, Tensor]) -> dict[str, int]:
+    return {name: len(score) for name, score in scores.items()}
+
+
+def _counts(groups: Groups, scores: dict[str, Tensor]) -> dict[str, int]:
+    """How many units each layer gives up."""
+    counts = {}
+    for names, count in groups:
+        names = sorted(names)
+        kept = keep_highest([scores[n] for n in names], count)
+        counts |= {n: int((~k).count_nonzero()) for n, k in zip(names, kept, strict=True)}
+    return counts
+
+
+def _keep_in_proportion(weights: dict[str, float], units: dict[str, int], pruned: int) -> Groups:
     """Every layer keeps as near to t·weight units as whole units allow, but no more than it has.
 
     t is as large as the total permits, so what a full layer can't take goes to the others.
@@ -111,7 +181,7 @@ def _keep_exactly(
     everything: float,
     units: dict[str, int],
     pruned: int,
-):
+) -> Groups:
     """Every layer on its own, keeping kept(t) units for the t at which the total is right.
 
     From t = `nothing` to t = `everything`, `kept` rises in every layer from none to all units.

@@ -7,21 +7,23 @@ that parameter's shape. To add one, write such a function here; nothing else has
     E    the mean over the samples       g_i  the gradient of sample i's loss alone
 
 `loss(model, batch)` returns the mean loss over the batch, a scalar. `batches` is an iterable
-of batches: tensors, or tuples, lists or dicts of tensors, with samples along dimension 0.
+of batches: tensors, or tuples, lists or mappings of tensors, with samples along dimension 0.
 Gradients are taken in the mode (train or eval) in which the model is handed over. The model,
 its buffers and gradients and the random state are left as they were.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Any
+import contextlib
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from .weights import untouched, weights_of
+from ..base.gradients import Loss, each_input, mean_gradients, over_samples, wide
+from ..base.state import untouched
+from .weights import check_trained, prunable, weights_of
 
 Scores = dict[str, Tensor]
-Loss = Callable[[nn.Module, Any], Tensor]
 
 
 def magnitude(model: nn.Module, names: list[str] | None = None) -> Scores:
@@ -42,6 +44,20 @@ def random(model: nn.Module, names: list[str] | None = None, seed: int = 0) -> S
     }
 
 
+def gradient(
+    model: nn.Module, loss: Loss, batches: Iterable, names: list[str] | None = None
+) -> Scores:
+    """|E[g]|: how fast the loss changes with a weight.
+
+    The score by which RigL grows weights that are zero (Evci et al., ICML 2020). With a grain
+    of several weights and L2 pooling it is the norm of the unit's gradient.
+    """
+    return {
+        n: g.abs()
+        for n, g in mean_gradients(model, weights_of(model, names), loss, batches).items()
+    }
+
+
 def taylor(
     model: nn.Module,
     loss: Loss,
@@ -59,19 +75,14 @@ def taylor(
     - "square": E[(g_i·w)²] (Molchanov et al., CVPR 2019).
     """
     if reading == "mean":  # the mean over samples needs no more than the mean over batches
-        gradients = _accumulate(model, loss, batches, names, lambda gradient: gradient)
+        gradients = mean_gradients(model, weights_of(model, names), loss, batches)
     elif reading == "abs":
-        gradients = _over_samples(model, loss, batches, names, torch.abs)
+        gradients = over_samples(model, weights_of(model, names), loss, batches, torch.abs)
     elif reading == "square":
-        gradients = _over_samples(model, loss, batches, names, torch.square)
+        gradients = over_samples(model, weights_of(model, names), loss, batches, torch.square)
     else:
         raise ValueError(f"reading is {reading!r}, but must be one of mean, abs, square")
-    power = 2 if reading == "square" else 1
-    weights = weights_of(model, names)
-    return {
-        name: (g * weights[name].detach().to(g.dtype) ** power).abs()
-        for name, g in gradients.items()
-    }
+    return _times_weights(model, gradients, power=2 if reading == "square" else 1)
 
 
 def snip(model: nn.Module, loss: Loss, batches: Iterable, names: list[str] | None = None) -> Scores:
@@ -88,6 +99,51 @@ def snip(model: nn.Module, loss: Loss, batches: Iterable, names: list[str] | Non
     return {name: score / total for name, score in scores.items()}
 
 
+def grasp(
+    model: nn.Module, loss: Loss, batches: Iterable, names: list[str] | None = None
+) -> Scores:
+    """2·w·(H·E[g]): by how much ‖E[g]‖² falls, to first order, when w is removed.
+
+    H is the Hessian of the mean loss. What carries the gradient is kept, so that an untrained
+    network can still learn after pruning (Wang et al., ICLR 2020, who write -w·(H·g) and remove
+    the highest). Scores have both signs. Goes through the batches twice.
+    """
+    batches = list(batches)
+    flow = mean_gradients(model, weights_of(model, names), loss, batches)
+
+    def gradient_flow(gradients: dict[str, Tensor]) -> Tensor:
+        return 2 * sum((g * flow[n].to(g.dtype)).sum() for n, g in gradients.items())
+
+    # H·E[g] is the gradient of the product of g, which varies, with E[g], which does not
+    products = mean_gradients(model, weights_of(model, names), loss, batches, of=gradient_flow)
+    return _times_weights(model, products, signed=True)
+
+
+def synflow(model: nn.Module, example, names: list[str] | None = None) -> Scores:
+    """|w·∂R/∂w| for R, the summed output of the network of absolute weights on an input of ones.
+
+    Needs no data. The scores of every layer without biases sum to R, so no layer can end empty
+    before the others, if pruning goes in many steps: 100 in the paper (Tanaka et al., NeurIPS
+    2020). For untrained networks, in evaluation mode; all parameters and buffers are taken as
+    absolute values, in float64, for R grows with depth.
+
+    example: one input, a tensor; integers (tokens) are used as they are. Scores are float64.
+    """
+    weights = weights_of(model, names)
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    absolute = {
+        n: t.detach().double().abs() if t.is_floating_point() else t for n, t in tensors.items()
+    }
+    at = {id(t): absolute[n] for n, t in tensors.items()}  # a tied weight has one name here
+    leaves = [at[id(weight)].requires_grad_(True) for weight in weights.values()]
+    ones = torch.ones_like(example, dtype=torch.float64) if example.is_floating_point() else example
+    with untouched(model), torch.enable_grad():
+        model.eval()
+        total = functional_call(model, absolute, (ones,)).sum()
+        gradients = torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)
+    return {n: (g * w.detach()).abs() for n, g, w in zip(weights, gradients, leaves, strict=True)}
+
+
 def fisher(
     model: nn.Module, loss: Loss, batches: Iterable, names: list[str] | None = None
 ) -> Scores:
@@ -98,64 +154,62 @@ def fisher(
     of each. Squaring a batch's mean gradient is another thing, smaller by orders of magnitude.
     In units of the loss.
     """
-    information = _over_samples(model, loss, batches, names, torch.square)
+    information = over_samples(model, weights_of(model, names), loss, batches, torch.square)
+    return {n: score / 2 for n, score in _times_weights(model, information, power=2).items()}
+
+
+def wanda(
+    model: nn.Module, loss: Loss, batches: Iterable, names: list[str] | None = None
+) -> Scores:
+    """|w_ij|·‖x_j‖₂, x_j being what Linear layers get as input j over all batches and positions.
+
+    Meant to be compared within an output row: `select(..., grain=pruninglib.in_rows)` (Sun et
+    al., "A simple and effective pruning approach for large language models", ICLR 2024). Default
+    names: the weights of all Linear layers. The loss runs the model; its value is not used.
+    """
+    names = prunable(model, types=(nn.Linear,)) if names is None else names
+    squares = dict.fromkeys(names, 0.0)
+
+    def add(name: str, x: Tensor) -> None:
+        squares[name] = squares[name] + x.square().sum(dim=0)  # (positions, inputs) -> (inputs,)
+
+    each_input(model, weights_of(model, names), loss, batches, add)
+    return _times_weights(model, {name: squares[name].sqrt() for name in names})
+
+
+@contextlib.contextmanager
+def movement(
+    model: nn.Module, optimizer: torch.optim.Optimizer, names: list[str] | None = None
+) -> Iterator[Scores]:
+    """-Σ g·w over the steps of `optimizer` inside the block: weights that move away from zero.
+
+        with movement(model, optimizer) as scores:
+            ...  # fine-tune
+
+    The scores grow in place and are whole when the block ends (Sanh et al., NeurIPS 2020, where
+    weights are pruned meanwhile; for that, select from the scores so far). They have both signs.
+    Raises ValueError if the optimizer trains none of the weights.
+    """
     weights = weights_of(model, names)
-    return {
-        name: 0.5 * h * weights[name].detach().to(h.dtype) ** 2 for name, h in information.items()
-    }
+    check_trained(optimizer, weights.values())
+    scores = {n: torch.zeros_like(w, dtype=wide(w)).detach() for n, w in weights.items()}
+
+    def add(*_):
+        for name, weight in weights.items():
+            if weight.grad is not None:
+                scores[name] -= weight.grad.to(scores[name].dtype) * weight.detach()
+
+    hook = optimizer.register_step_pre_hook(add)
+    try:
+        yield scores
+    finally:
+        hook.remove()
 
 
-def _over_samples(model, loss, batches, names, transform) -> dict[str, Tensor]:
-    """E[transform(g_i)]: one backward pass per sample, for what does not survive averaging."""
-    samples = (sample for batch in batches for sample in _split(batch))
-    return _accumulate(model, loss, samples, names, transform)
-
-
-def _accumulate(model, loss, batches, names, transform) -> dict[str, Tensor]:
-    """E[transform(gradient of a batch)], each sample counted once whatever the batches' sizes."""
-    weights = weights_of(model, names)
-    # Half precision would stop counting at a few hundred samples and square 1e-4 to zero.
-    totals = {
-        name: torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
-        for name, weight in weights.items()
-    }
-    count = 0
-    with untouched(model), torch.enable_grad():
-        for weight in weights.values():
-            weight.requires_grad_(True)  # frozen layers have scores too
-        for batch in batches:
-            size = _size(batch)
-            gradients = torch.autograd.grad(
-                loss(model, batch), list(weights.values()), allow_unused=True
-            )
-            count += size
-            for total, gradient in zip(totals.values(), gradients, strict=True):
-                if gradient is not None:  # the loss may not reach every layer
-                    total += size * transform(gradient.to(total.dtype))
-    if count == 0:
-        raise ValueError(
-            "batches is empty: pass at least one batch (an iterator gives its batches only once)"
-        )
-    return {name: total / count for name, total in totals.items()}
-
-
-def _size(batch) -> int:
-    """Number of samples in a batch: the length of its first tensor."""
-    while not isinstance(batch, Tensor):
-        batch = next(iter(batch.values() if isinstance(batch, dict) else batch))
-    return len(batch)
-
-
-def _split(batch) -> Iterable:
-    """The samples of a batch, each a batch of one."""
-    for i in range(_size(batch)):
-        yield _slice(batch, i)
-
-
-def _slice(batch, i: int):
-    if isinstance(batch, Tensor):
-        return batch[i : i + 1]
-    if isinstance(batch, dict):
-        return {key: _slice(value, i) for key, value in batch.items()}
-    values = [_slice(value, i) for value in batch]
-    return type(batch)(*values) if hasattr(batch, "_fields") else type(batch)(values)
+def _times_weights(
+    model: nn.Module, factors: dict[str, Tensor], power: int = 1, signed: bool = False
+) -> Scores:
+    """factor·w^power, in the factors' dtype; its absolute value unless signed."""
+    weights = weights_of(model, list(factors))
+    products = {n: f * weights[n].detach().to(f.dtype) ** power for n, f in factors.items()}
+    return products if signed else {n: p.abs() for n, p in products.items()}

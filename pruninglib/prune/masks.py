@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from .select import Masks
-from .weights import weights_of
+from .weights import check_trained, weights_of
 
 
 def apply(model: nn.Module, masks: Masks) -> None:
@@ -39,11 +39,7 @@ def keep(model: nn.Module, masks: Masks, optimizer: torch.optim.Optimizer):
     optimizer trains none of the masked weights.
     """
     pairs = _pairs(model, masks)
-    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    if not any(id(weight) in trained for weight, _ in pairs):
-        raise ValueError(
-            "the optimizer trains none of the masked weights: was it made for another model?"
-        )
+    check_trained(optimizer, [weight for weight, _ in pairs])
     # Cast once: a product with a float mask takes a tenth of the time of masked_fill_.
     pairs = [(weight, mask.to(weight)) for weight, mask in pairs]
 

@@ -2,12 +2,17 @@
 
 t = 0 is the start of pruning and t = 1 its end; sparsity is of the original weights and never
 falls. To add a schedule, write a function here that returns such a function.
+
+Sparse training moves its zeros instead: `regrow` is one such step, and `cosine` says how many
+weights to move by when.
 """
 
 import math
 from collections.abc import Callable
 
-from .select import check_sparsity
+from .criteria import Scores
+from .ranking import keep_highest
+from .select import Masks, check_scores, check_sparsity
 
 Schedule = Callable[[float], float]
 
@@ -52,6 +57,42 @@ def cubic(final: float, initial: float = 0.0) -> Schedule:
     if initial > final:
         raise ValueError(f"initial is {initial}, above final {final}: sparsity never falls")
     return lambda t: final + (initial - final) * (1 - _progress(t)) ** 3
+
+
+def cosine(initial: float = 0.3) -> Schedule:
+    """initial/2·(1 + cos(π·t)): the fraction of the weights that `regrow` moves, down to none.
+
+    RigL's choice (Evci et al., ICML 2020), with 0.3 as its default.
+    """
+    check_sparsity(initial)
+    return lambda t: initial / 2 * (1 + math.cos(math.pi * _progress(t)))
+
+
+def regrow(masks: Masks, fraction: float, *, drop: Scores, grow: Scores) -> Masks:
+    """New masks with as many weights in every layer, some of them in other places.
+
+    Of the n weights that a layer keeps, the round(fraction·n) with the lowest `drop` scores go
+    and as many of the others come, those with the highest `grow` scores; a weight that has gone
+    may come back. RigL (Evci et al., ICML 2020) drops by `magnitude` and grows by `gradient`;
+    SET (Mocanu et al., Nature Communications 2018) grows at `random`. `apply` the new masks
+    before training goes on: weights that come start from zero.
+    """
+    check_sparsity(fraction)
+    new = {}
+    for name, mask in masks.items():
+        for scores in (drop, grow):
+            if name not in scores or scores[name].shape != mask.shape:
+                raise ValueError(
+                    f"drop and grow need scores of {name} of shape {tuple(mask.shape)}"
+                )
+            check_scores(name, scores[name])
+        kept = int(mask.count_nonzero())
+        moved = round(fraction * kept)
+        stays, pruned = drop[name].masked_fill(~mask, -math.inf), mask.numel() - kept
+        stays = keep_highest([stays.flatten()], pruned + moved)[0].view(mask.shape)
+        comes = grow[name].masked_fill(stays, math.inf)  # the best of the others beside what stays
+        new[name] = keep_highest([comes.flatten()], pruned)[0].view(mask.shape)
+    return new
 
 
 def _progress(t: float) -> float:

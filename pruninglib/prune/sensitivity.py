@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterable
 
 from torch import nn
 
+from ..base.state import untouched
 from .criteria import Scores, magnitude
 from .grains import Grain, element
 from .masks import apply
 from .select import Masks, check_sparsity, select
-from .weights import untouched, weights_of
+from .weights import weights_of
 
 Scan = dict[str, dict[float, float]]
 

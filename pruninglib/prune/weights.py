@@ -3,13 +3,16 @@
 Everything else in this layer speaks of weights by the names that this module gives.
 """
 
-import contextlib
+import fnmatch
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd  # the one common base of Conv1d ... ConvTranspose3d
 from torch.nn.parameter import UninitializedParameter
+
+from ..base.state import untouched  # noqa: F401 (moved; to go)
 
 PRUNABLE_TYPES = (nn.Linear, nn.Bilinear, _ConvNd, nn.Embedding, nn.EmbeddingBag)
 
@@ -21,7 +24,11 @@ class Sparsity(NamedTuple):
     all: float
 
 
-def prunable(model: nn.Module, types: tuple[type, ...] = PRUNABLE_TYPES) -> list[str]:
+def prunable(
+    model: nn.Module,
+    types: tuple[type, ...] = PRUNABLE_TYPES,
+    exclude: Iterable[str | type] = (),
+) -> list[str]:
     """Names of the weights that pruning may zero, in the model's own order.
 
     These are the `weight` of every module of the given types. Biases and normalisation
@@ -29,15 +36,21 @@ def prunable(model: nn.Module, types: tuple[type, ...] = PRUNABLE_TYPES) -> list
     several modules (tied) appears once, under its first name. The joint input projection of
     `nn.MultiheadAttention` is no `weight` of such a module, so it stays out too.
 
-    Raises ValueError if there is none, if one is computed from others (a parametrization), or
-    if one has no values yet (a lazy layer that has seen no data, a model on the meta device).
+    exclude: types of modules, and names with wildcards, such as "head.*" or "*.embed.weight".
+
+    Raises ValueError if there is none, if one is computed from others (a parametrization), if
+    one has no values yet (a lazy layer that has seen no data, a model on the meta device), and
+    for an exclusion that matches nothing.
     """
-    names, seen = [], set()
+    names, seen, unused = [], set(), set(exclude)
     for prefix, module in model.named_modules():
         weight = getattr(module, "weight", None)
         if not isinstance(module, types) or weight is None or id(weight) in seen:
             continue
         name = f"{prefix}.weight" if prefix else "weight"
+        if matches := {e for e in exclude if _is_named(e, name, module)}:
+            unused -= matches
+            continue
         if not isinstance(weight, nn.Parameter):
             raise ValueError(
                 f"{name} is computed from other tensors (a parametrization, or a mask of "
@@ -49,12 +62,21 @@ def prunable(model: nn.Module, types: tuple[type, ...] = PRUNABLE_TYPES) -> list
             raise ValueError(f"{name} is on the meta device and has no values: load it first")
         seen.add(id(weight))
         names.append(name)
+    if unused:
+        missed = ", ".join(e if isinstance(e, str) else e.__name__ for e in unused)
+        raise ValueError(f"{missed} excludes nothing from {type(model).__name__}: mistyped?")
     if not names:
         wanted = ", ".join(kind.__name__.lstrip("_") for kind in types)
         raise ValueError(
             f"{type(model).__name__} has nothing to prune: none of its modules is a {wanted}"
         )
     return names
+
+
+def _is_named(exclusion: str | type, name: str, module: nn.Module) -> bool:
+    if isinstance(exclusion, str):
+        return fnmatch.fnmatchcase(name, exclusion)
+    return isinstance(module, exclusion)
 
 
 def weights_of(model: nn.Module, names: list[str] | None = None) -> dict[str, nn.Parameter]:
@@ -73,6 +95,15 @@ def weights_of(model: nn.Module, names: list[str] | None = None) -> dict[str, nn
     return {name: parameters[name] for name in names}
 
 
+def check_trained(optimizer: torch.optim.Optimizer, weights: Iterable[nn.Parameter]) -> None:
+    """Raise ValueError if the optimizer trains none of the weights."""
+    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if not any(id(weight) in trained for weight in weights):
+        raise ValueError(
+            "the optimizer trains none of the weights to prune: was it made for another model?"
+        )
+
+
 def sparsity(model: nn.Module) -> Sparsity:
     """How much of the model is zero, counted over its prunable weights and over everything."""
 
@@ -81,33 +112,3 @@ def sparsity(model: nn.Module) -> Sparsity:
         return sum(int((t == 0).sum()) for t in tensors) / sum(t.numel() for t in tensors)
 
     return Sparsity(zeros(list(weights_of(model).values())), zeros(list(model.parameters())))
-
-
-@contextlib.contextmanager
-def untouched(model: nn.Module):
-    """Leave the block with the model and the random state as they were on entering it.
-
-    Restores parameters and buffers (values), train / eval mode of every module,
-    `requires_grad`, and the random generators of the CPU and of the current GPU. Gradients
-    are left alone: what runs inside uses `torch.autograd.grad`, which never writes `.grad`.
-    """
-    tensors = [*model.parameters(), *model.buffers()]
-    # a module may put another tensor in a buffer's place instead of writing into it
-    places = [(m._buffers, n, b) for m in model.modules() for n, b in m._buffers.items()]
-    values = [t.detach().clone() for t in tensors]
-    needed = [(p, p.requires_grad) for p in model.parameters()]
-    modes = [(module, module.training) for module in model.modules()]
-    gpus = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=gpus):
-        try:
-            yield model
-        finally:
-            for buffers, name, buffer in places:
-                buffers[name] = buffer
-            with torch.no_grad():
-                for tensor, value in zip(tensors, values, strict=True):
-                    tensor.copy_(value)
-            for parameter, flag in needed:
-                parameter.requires_grad_(flag)
-            for module, mode in modes:
-                module.training = mode

@@ -1,0 +1,294 @@
+"""What data say of a model: the gradient of the mean loss, of each sample's loss, and inputs.
+
+`weights` are parameters of the model by name; results have the same names. `loss(model, batch)`
+returns the mean loss over a batch, a scalar. The model and the random state are left as found.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import pad
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from .state import untouched
+
+Loss = Callable[[nn.Module, Any], Tensor]
+Named = dict[str, Tensor]
+Weights = dict[str, nn.Parameter]
+
+CHECKED = 4  # samples on which the fast per-sample gradients must equal the loop's
+AT_ONCE = 2**20  # elements of per-sample gradients at a time: few enough to stay in the cache
+
+
+def mean_gradients(
+    model: nn.Module,
+    weights: Weights,
+    loss: Loss,
+    batches: Iterable,
+    of: Callable[[Named], Tensor] | None = None,
+) -> Named:
+    """E[g]: each sample counts once whatever the batches' sizes. In float32 or wider.
+
+    of: a scalar function of a batch's gradients; then its gradient is what is averaged.
+    """
+
+    def sums(batch) -> list[Tensor]:
+        if of is None:
+            found = _grad(loss(model, batch), weights)
+        else:
+            with sdpa_kernel(SDPBackend.MATH):  # fused attention can't be differentiated twice
+                first = _grad(loss(model, batch), weights, create_graph=True)
+                found = _grad(of(first), weights)
+        return [size(batch) * g.to(wide(g)) for g in found.values()]
+
+    return _mean(model, weights, batches, sums)
+
+
+def over_samples(
+    model: nn.Module,
+    weights: Weights,
+    loss: Loss,
+    batches: Iterable,
+    transform: Callable[[Tensor], Tensor],
+) -> Named:
+    """E[transform(g_i)] for an elementwise transform with t(a·b) = t(a)·t(b): abs, square.
+
+    For Linear, convolution and Embedding weights, one backward pass per batch gives the layers'
+    inputs and the gradients of their outputs, and those each sample's gradient. That this
+    equals the loop over samples is checked on the first few; if not (another kind of layer, a
+    loss that is no mean over samples, dropout) the loop is what runs.
+    """
+    if any(isinstance(m, _BatchNorm) and m.training for m in model.modules()):
+        raise ValueError(
+            "a sample has no gradient of its own while BatchNorm takes its statistics from the "
+            "batch: call model.eval() first"
+        )
+
+    def loop(batch) -> list[Tensor]:
+        totals = [torch.zeros_like(w, dtype=wide(w)) for w in weights.values()]
+        for i in range(size(batch)):
+            sample = _slice(batch, slice(i, i + 1))
+            for total, g in zip(totals, _grad(loss(model, sample), weights).values(), strict=True):
+                total += transform(g.to(total.dtype))
+        return totals
+
+    def fast(batch) -> list[Tensor] | None:
+        return _sums(model, loss, batch, weights, transform)
+
+    chosen = None
+
+    def sums(batch) -> list[Tensor]:
+        nonlocal chosen
+        if chosen is None:
+            first = _slice(batch, slice(0, CHECKED))
+            quick, slow = fast(first), loop(first)
+            same = quick is not None and all(map(_close, quick, slow))
+            chosen = fast if same else loop
+        return chosen(batch)
+
+    return _mean(model, weights, batches, sums)
+
+
+def each_input(
+    model: nn.Module,
+    weights: Weights,
+    loss: Loss,
+    batches: Iterable,
+    use: Callable[[str, Tensor], None],
+) -> None:
+    """use(name, inputs of shape (positions, features)) each time that a Linear layer is run."""
+    unseen, hooks = set(weights), []
+
+    def watch(name: str, module: nn.Module):
+        def hook(_, args):
+            unseen.discard(name)
+            use(name, args[0].flatten(0, -2).to(wide(args[0])))
+
+        hooks.append(module.register_forward_pre_hook(hook))
+
+    owners = {name: _owners(model, weight) for name, weight in weights.items()}
+    for name, modules in owners.items():
+        if not modules or any(type(m) is not nn.Linear for m in modules):
+            raise ValueError(
+                f"{name} is not the weight of Linear layers alone: leave it out of names"
+            )
+    try:
+        for name, modules in owners.items():
+            for module in modules:
+                watch(name, module)
+        with untouched(model), torch.no_grad():
+            for batch in batches:
+                loss(model, batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if unseen:
+        raise ValueError(
+            f"no input reached {', '.join(sorted(unseen))}: batches is empty (an iterator gives "
+            "its batches only once), or the model does not run the layer"
+        )
+
+
+def size(batch) -> int:
+    """Number of samples in a batch: the length of its first tensor."""
+    while not isinstance(batch, Tensor):
+        batch = next(iter(batch.values() if isinstance(batch, Mapping) else batch))
+    return len(batch)
+
+
+def wide(tensor: Tensor) -> torch.dtype:
+    """Half precision would stop counting at a few hundred samples and square 1e-4 to zero."""
+    return torch.promote_types(tensor.dtype, torch.float32)
+
+
+def _mean(
+    model: nn.Module,
+    weights: Weights,
+    batches: Iterable,
+    sums: Callable[[Any], Iterable[Tensor]],
+) -> Named:
+    """The sums over all batches divided by the number of samples."""
+    totals = {
+        name: torch.zeros_like(weight, dtype=wide(weight)) for name, weight in weights.items()
+    }
+    count = 0
+    with untouched(model), torch.enable_grad():
+        for weight in weights.values():
+            weight.requires_grad_(True)  # frozen layers have scores too
+        for batch in batches:
+            count += size(batch)
+            for total, value in zip(totals.values(), sums(batch), strict=True):
+                total += value.detach()
+    if count == 0:
+        raise ValueError(
+            "batches is empty: pass at least one batch (an iterator gives its batches only once)"
+        )
+    return {name: total / count for name, total in totals.items()}
+
+
+def _grad(value: Tensor, weights: Weights, create_graph: bool = False) -> Named:
+    if not value.requires_grad:
+        return {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    # materialized: the loss may not reach every layer
+    found = torch.autograd.grad(
+        value, list(weights.values()), create_graph=create_graph, materialize_grads=True,
+        allow_unused=True,
+    )  # fmt: skip
+    return dict(zip(weights, found, strict=True))
+
+
+def _sums(model, loss, batch, weights, transform) -> list[Tensor] | None:
+    """Σ transform(g_i) over a batch without a loop; None where that is not known."""
+    runs: dict[int, list[tuple[nn.Module, Tensor, Tensor]]] = {id(w): [] for w in weights.values()}
+
+    def remember(module, args, output):
+        output = output.clone()  # what comes next may write into it
+        if output.requires_grad:
+            runs[id(module.weight)].append((module, args[0].detach(), output))
+        return output
+
+    owners = [module for weight in weights.values() for module in _owners(model, weight)]
+    hooks = [module.register_forward_hook(remember) for module in owners]
+    try:
+        value = loss(model, batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    flat = [run for uses in runs.values() for run in uses]
+    if not flat or any(_RULES.get(type(module)) is None for module, _, _ in flat):
+        return None
+    samples = size(batch)
+    if any(len(a) != samples or len(output) != samples for _, a, output in flat):
+        return None
+    deltas = iter(
+        torch.autograd.grad(
+            value, [o for _, _, o in flat], allow_unused=True, materialize_grads=True
+        )
+    )
+    sums = []
+    for weight in weights.values():
+        uses = [
+            (module, a.to(wide(a)) if a.is_floating_point() else a, d.to(wide(d)) * samples)
+            for (module, a, _), d in zip(runs[id(weight)], deltas, strict=False)
+        ]
+        sums.append(_sum_of(weight, uses, transform, samples))
+    return sums
+
+
+def _sum_of(weight, uses, transform, samples: int) -> Tensor:
+    if len(uses) == 1 and type(uses[0][0]) is nn.Linear and uses[0][1].dim() == 2:
+        _, a, d = uses[
+            0
+        ]  # (samples, in), (samples, out): g_i = d_i a_iᵀ, so t(g_i) = t(d_i) t(a_i)ᵀ
+        return transform(d).T @ transform(a)
+    total = torch.zeros_like(weight, dtype=wide(weight))
+    if not uses:
+        return total
+    step = max(1, AT_ONCE // max([weight.numel(), *(_cost(*use) for use in uses)]))
+    for start in range(0, samples, step):
+        part = slice(start, start + step)
+        gradients = sum(_RULES[type(m)](m, a[part], d[part]) for m, a, d in uses)
+        total += transform(gradients).sum(dim=0)
+    return total
+
+
+def _cost(module: nn.Module, a: Tensor, d: Tensor) -> int:
+    """Elements that one sample needs on the way to its gradient."""
+    return d[0].numel() * module.weight[0].numel()
+
+
+def _linear(module: nn.Linear, a: Tensor, d: Tensor) -> Tensor:
+    return torch.einsum("bto,bti->boi", d.flatten(1, -2), a.flatten(1, -2))
+
+
+def _embedding(module: nn.Embedding, a: Tensor, d: Tensor) -> Tensor:
+    tokens, d = a.flatten(1), d.flatten(1, -2)  # (samples, positions), (..., positions, features)
+    if module.padding_idx is not None:
+        d = d * (tokens != module.padding_idx).unsqueeze(-1)
+    samples = torch.arange(len(tokens), device=tokens.device).unsqueeze(1).expand_as(tokens)
+    empty = d.new_zeros(len(tokens), *module.weight.shape)
+    return empty.index_put((samples, tokens), d, accumulate=True)
+
+
+def _convolution(module, a: Tensor, d: Tensor) -> Tensor:
+    places, taps = "xyz"[: a.dim() - 2], "uvw"[: a.dim() - 2]
+    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+    a = pad(a, module._reversed_padding_repeated_twice, mode=mode)
+    for i, (k, stride, gap) in enumerate(
+        zip(module.kernel_size, module.stride, module.dilation, strict=True)
+    ):
+        a = a.unfold(2 + i, gap * (k - 1) + 1, stride)[..., ::gap]
+    # (samples, groups, channels in or out of a group, places..., taps...)
+    a, d = a.unflatten(1, (module.groups, -1)), d.unflatten(1, (module.groups, -1))
+    gradient = torch.einsum(f"bgi{places}{taps},bgo{places}->bgoi{taps}", a, d)
+    return gradient.flatten(1, 2)
+
+
+_RULES = {
+    nn.Linear: _linear,
+    nn.Embedding: _embedding,
+    nn.Conv1d: _convolution,
+    nn.Conv2d: _convolution,
+    nn.Conv3d: _convolution,
+}
+
+
+def _owners(model: nn.Module, weight: nn.Parameter) -> list[nn.Module]:
+    return [m for m in model.modules() if getattr(m, "weight", None) is weight]
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    scale = float(other.abs().max())
+    return torch.allclose(one, other, rtol=1e-3, atol=1e-5 * scale)
+
+
+def _slice(batch, part: slice):
+    if isinstance(batch, Tensor):
+        return batch[part]
+    if isinstance(batch, Mapping):
+        return {key: _slice(value, part) for key, value in batch.items()}
+    values = [_slice(value, part) for value in batch]
+    return type(batch)(*values) if hasattr(batch, "_fields") else type(batch)(values)
