@@ -1,27 +1,31 @@
 """What is prunable, and what every criterion says of it, against slow and plain references."""
 
+import contextlib
 import copy
 import re
-from itertools import combinations
+from itertools import chain, combinations, pairwise
 
 import pytest
 import torch
 from scipy.linalg import hadamard
 from torch import nn
+from torch.autograd.functional import hessian
 from torch.func import functional_call
+from torch.nn import functional as F
 
 import pruninglib as pl
 
 GRADIENT_CRITERIA = {
+    "gradient": pl.gradient,
+    "grasp": pl.grasp,
     "taylor mean": pl.taylor,
     "taylor abs": lambda *args: pl.taylor(*args, reading="abs"),
     "taylor square": lambda *args: pl.taylor(*args, reading="square"),
     "snip": pl.snip,
     "fisher": pl.fisher,
 }
-each_criterion = pytest.mark.parametrize(
-    "criterion", GRADIENT_CRITERIA.values(), ids=GRADIENT_CRITERIA
-)
+DATA_CRITERIA = GRADIENT_CRITERIA | {"wanda": pl.wanda}
+each_criterion = pytest.mark.parametrize("criterion", DATA_CRITERIA.values(), ids=DATA_CRITERIA)
 
 
 def close(one, other, **tolerance):
@@ -65,6 +69,50 @@ def test_prunable_leaves_out_biases_and_norms():
     assert pl.prunable(model, types=(nn.Linear,)) == ["linear.weight"]
     assert list(pl.weights_of(model, ["linear.bias"])) == ["linear.bias"]
     assert pl.prunable(nn.Linear(2, 2)) == ["weight"]
+
+
+@pytest.mark.parametrize(
+    "exclude, left",
+    [
+        ([], ["body.0", "body.1", "body.10", "head"]),
+        (["body.1.*"], ["body.0", "body.10", "head"]),
+        (["body.1*"], ["body.0", "head"]),
+        (["*.0.weight", nn.Embedding], ["body.1", "head"]),
+        ((nn.Linear, "body.0.weight"), ["body.10"]),
+        (iter(["head.weight"]), ["body.0", "body.1", "body.10"]),
+    ],
+)
+def test_exclusions(exclude, left):
+    model = nn.ModuleDict({
+        "body": nn.ModuleDict(
+            {"0": nn.Conv1d(2, 2, 1), "1": nn.Linear(2, 2), "10": nn.Embedding(4, 2)}
+        ),
+        "head": nn.Linear(2, 2), "norm": nn.LayerNorm(2),
+    })  # fmt: skip
+    total, names = pl.sparsity(model), pl.prunable(model, exclude=exclude)
+    assert names == [f"{name}.weight" for name in left] and pl.sparsity(model) == total
+    assert list(pl.magnitude(model, names)) == names
+
+
+@pytest.mark.parametrize("exclude", [["words.*"], ["out.*"], [nn.Embedding], [nn.Linear]])
+def test_a_tied_weight_is_excluded_by_any_of_its_names(exclude):
+    model = nn.ModuleList([Tied(), nn.Bilinear(2, 2, 2)])
+    exclude = [f"0.{e}" if isinstance(e, str) else e for e in exclude]
+    assert pl.prunable(model, exclude=exclude) == ["1.weight"]
+
+
+@pytest.mark.parametrize(
+    "exclude, message",
+    [
+        (["0.weigth"], "0.weigth excludes nothing from Sequential: mistyped?"),
+        (["0.*", nn.Conv2d], "Conv2d excludes nothing from Sequential"),
+        (["0.bias"], "0.bias excludes nothing"),
+        (["*"], "Sequential has nothing to prune"),
+    ],
+)
+def test_exclusions_that_leave_nothing_or_everything(exclude, message, model):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        pl.prunable(model, exclude=exclude)
 
 
 class Tied(nn.Module):
@@ -145,7 +193,23 @@ def by_reference(model, loss, batches):
     gradients = sample_gradients(model, loss, batches)
     w = {n: p.detach() for n, p in pl.weights_of(model).items()}
     mean = {n: (g.mean(0) * w[n]).abs() for n, g in gradients.items()}
+    whole = tuple(torch.cat(parts) for parts in zip(*batches, strict=True))
+    names, at = list(w), tuple(w.values())
+
+    def value(*tensors):
+        given = dict(zip(names, tensors, strict=True))
+        return loss(lambda x: functional_call(model, given, x), whole)
+
+    products = {
+        n: sum(
+            (h * gradients[m].mean(0)).flatten(w[n].dim()).sum(-1)
+            for m, h in zip(names, row, strict=True)
+        )
+        for n, row in zip(names, hessian(value, at), strict=True)
+    }  # H·E[g]
     return {
+        "gradient": {n: g.mean(0).abs() for n, g in gradients.items()},
+        "grasp": {n: 2 * w[n] * h for n, h in products.items()},
         "taylor mean": mean,
         "taylor abs": {n: (g * w[n]).abs().mean(0) for n, g in gradients.items()},
         "taylor square": {n: (g * w[n]).square().mean(0) for n, g in gradients.items()},
@@ -161,7 +225,7 @@ def test_equals_a_loop_over_samples(kind, layer, model, loss, batches):
         model = nn.Sequential(nn.Unflatten(1, (4, 1)), nn.Conv1d(4, 4, 1, groups=4), nn.Flatten())
     expected = by_reference(model, loss, batches)[kind]
     close(GRADIENT_CRITERIA[kind](model, loss, batches), expected)
-    assert sum(float(s.sum()) for s in expected.values()) > 1e-6
+    assert sum(float(s.abs().sum()) for s in expected.values()) > 1e-6
 
 
 @each_criterion
@@ -260,6 +324,295 @@ def test_sums_over_many_samples_are_exact_in_half_precision(criterion, dtype):
     close(found, expected, rtol=1e-3, atol=0, check_dtype=False)
 
 
+# ---- the flow of gradients ----
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.qkv, self.out = nn.Linear(4, 12), nn.Linear(4, 3)
+
+    def forward(self, x):
+        q, k, v = self.qkv(torch.stack([x, x.sin()], 1)).chunk(3, dim=-1)
+        return self.out(F.scaled_dot_product_attention(q, k, v)).mean(1)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)),
+        lambda: nn.Sequential(nn.Unflatten(1, (2, 2)), nn.Conv1d(2, 3, 2), nn.GELU(), nn.Flatten()),
+        Attention,
+    ],
+)
+def test_grasp_is_how_fast_the_norm_of_the_gradient_falls(build, loss, batches):
+    model = build().double()
+    batches = [(inputs.double(), targets) for inputs, targets in batches]
+    whole = tuple(torch.cat(parts) for parts in zip(*batches, strict=True))
+
+    def flow():
+        grads = torch.autograd.grad(loss(model, whole), list(weights.values()))
+        return sum(float(g.square().sum()) for g in grads)
+
+    weights, eps = pl.weights_of(model), 1e-4
+    for name, scores in pl.grasp(model, loss, batches).items():
+        weight, found = weights[name].detach().view(-1), scores.flatten()
+        for i in range(0, len(weight), 3):
+            value, flows = weight[i].item(), []
+            for share in (1 - eps, 1 + eps):
+                weight[i] = value * share
+                flows.append(flow())
+            weight[i] = value
+            fall = (flows[1] - flows[0]) / 2 / eps
+            assert found[i].item() == pytest.approx(fall, rel=1e-5, abs=1e-8)
+        assert (found < 0).any() and (found > 0).any()
+
+
+def test_grasp_goes_through_an_iterator_twice(model, loss, batches):
+    close(pl.grasp(model, loss, iter(batches)), pl.grasp(model, loss, batches))
+
+
+def deep(*widths):
+    layers = [(nn.Linear(i, o, bias=False), nn.ReLU()) for i, o in pairwise(widths)]
+    return nn.Sequential(*chain.from_iterable(layers))
+
+
+FLOWS = {
+    "biases": lambda: (nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)), torch.randn(1, 4)),
+    "conv": lambda: (
+        nn.Sequential(nn.Conv1d(2, 4, 2), nn.BatchNorm1d(4), nn.ReLU(), nn.Dropout(), nn.Flatten(), nn.Linear(12, 2)),
+        torch.randn(1, 2, 4),
+    ),
+    "tied": lambda: (Tied(), torch.tensor([[3, 0, 3]])),
+    "half": lambda: (nn.Linear(4, 3, dtype=torch.bfloat16), torch.randn(1, 4, dtype=torch.bfloat16)),
+    "frozen": lambda: (nn.Linear(4, 3).requires_grad_(False), torch.randn(2, 4)),
+    "unused": lambda: (Twisted(), torch.randn(1, 4)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FLOWS)
+def test_synflow_equals_the_network_of_absolute_weights(kind):
+    model, example = FLOWS[kind]()
+    for buffer in model.buffers():
+        if buffer.is_floating_point():
+            buffer.uniform_(0.5, 2)
+    slow = copy.deepcopy(model).double().eval().requires_grad_(True)
+    for parameter in slow.parameters():
+        parameter.data.abs_()
+    ones = torch.ones_like(example).double() if example.is_floating_point() else example
+    slow(ones).sum().backward()
+    weights = pl.weights_of(slow)
+    expected = {
+        n: torch.zeros_like(w) if w.grad is None else w.grad * w for n, w in weights.items()
+    }
+    close(pl.synflow(model, example), {n: s.detach() for n, s in expected.items()})
+
+
+@pytest.mark.parametrize(
+    "model, example",
+    [
+        (lambda: deep(5, 30, 7, 3), torch.randn(1, 5)),
+        (lambda: nn.Sequential(
+            nn.Conv2d(2, 4, 3, bias=False), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(),
+            nn.Linear(16, 3, bias=False),
+        ), torch.randn(1, 2, 6, 6)),
+        (lambda: deep(*[100] * 61), torch.randn(1, 100)),
+    ],
+    ids=["mlp", "conv", "60 layers"],
+)  # fmt: skip
+def test_synflow_conserves_the_sum_of_a_layer(model, example):
+    scores = pl.synflow(model(), example)
+    sums = torch.stack([score.sum() for score in scores.values()])
+    torch.testing.assert_close(sums, sums[:1].expand(len(sums)), rtol=1e-10, atol=0)
+    assert all((s > 0).all() and s.isfinite().all() for s in scores.values())
+    if len(sums) == 60:
+        assert sums[0] > torch.finfo(torch.float32).max
+
+
+def test_synflow_in_many_steps_empties_no_layer():
+    example, final, rounds = torch.ones(1, 20), 0.995, 100
+    model = deep(20, 200, 200, 10)
+    scores = pl.synflow(model, example)
+    at_once = pl.select(scores, final)
+    assert any(not mask.any() for mask in at_once.values()), "nothing to avoid"
+    schedule, masks = pl.iterative(final, rounds), None
+    for i in range(rounds):
+        masks = pl.select(pl.synflow(model, example), schedule((i + 1) / rounds), within=masks)
+        pl.apply(model, masks)
+    assert all(mask.any() for mask in masks.values()) and model(example).any()
+    assert pl.sparsity(model).prunable == pytest.approx(final, abs=1e-4)
+
+
+# ---- the inputs of layers ----
+
+
+def test_wanda_by_hand():
+    layer = nn.Linear(3, 2)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.0, -2.0, 0.5], [0.0, 1.0, -3.0]]))
+    batches = [torch.tensor([[3.0, 0.0, 1.0], [0.0, 1.0, -1.0]]), torch.tensor([[4.0, 0.0, 0.0]])]
+    norms = torch.tensor([5.0, 1.0, 2**0.5])
+    scores = pl.wanda(layer, lambda m, x: m(x).sum(), batches)
+    close(scores, {"weight": layer.weight.detach().abs() * norms})
+    # in the first row 5·1, 1·2, 1.4·0.5; in the second 0, 1, 4.2; by size alone others would go
+    masks = pl.select(scores, 1 / 3, grain=pl.in_rows)
+    assert masks["weight"].tolist() == [[True, True, False], [False, True, True]]
+    # and by the products alone, two of the first row
+    masks = pl.select(scores, 2 / 3, grain=pl.in_rows)
+    assert masks["weight"].tolist() == [[True, False, False], [False, False, True]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_wanda_takes_the_inputs_of_every_position_and_use(dtype):
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.b(input=self.a(self.a(x).relu())), self.b(x[0, 0])
+
+    model, seen = Twice().to(dtype).requires_grad_(False), {"a": [], "b": []}
+    batches = [torch.randn(n, 5, 4, dtype=dtype) for n in (3, 1)]
+    for x in batches:
+        first = model.a(x).relu()
+        seen["a"] += [x, first]
+        seen["b"] += [model.a(first), x[:1, 0]]
+    expected = {}
+    for name, xs in seen.items():
+        norms = torch.cat([x.reshape(-1, 4) for x in xs]).float().norm(dim=0)
+        expected[f"{name}.weight"] = model.get_submodule(name).weight.float().abs() * norms
+    close(pl.wanda(model, lambda m, x: m(x)[0].sum(), batches), expected)
+
+
+def test_wanda_on_a_padded_encoder(as_found):
+    """Fused, an encoder never runs its layers."""
+    layer = nn.TransformerEncoderLayer(4, 2, 6, batch_first=True)
+    model, x = nn.TransformerEncoder(layer, 2).eval(), torch.randn(3, 5, 4)
+    padding = torch.arange(5) > torch.tensor([[4], [2], [3]])
+    names = pl.prunable(model, types=(nn.Linear,), exclude=["*.out_proj.weight"])
+    with as_found(model):
+        scores = pl.wanda(
+            model, lambda m, b: m(b[0], src_key_padding_mask=b[1]).sum(), [(x, padding)], names
+        )
+    assert len(scores) == 4 and all((s > 0).all() for s in scores.values())
+
+
+class Mixture(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.tied = nn.Conv1d(4, 4, 1), nn.LayerNorm(4), Tied()
+        self.mix, self.idle = nn.MultiheadAttention(4, 2), nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.norm(self.conv(x[..., None])[..., 0])
+
+
+@pytest.mark.parametrize(
+    "name", ["conv.weight", "norm.weight", "norm.bias", "tied.words.weight", "tied.out.weight", "mix.out_proj.weight"]
+)  # fmt: skip
+def test_wanda_is_for_linear_layers(name, loss, batches, as_found):
+    model = Mixture()
+    with (
+        as_found(model),
+        pytest.raises(ValueError, match=f"{name} is not the weight of Linear layers"),
+    ):
+        pl.wanda(model, loss, batches, ["idle.weight", name])
+
+
+def test_wanda_needs_every_layer_to_run(loss, batches, as_found):
+    model = Twisted()
+    with as_found(model), pytest.raises(ValueError, match=r"no input reached unused\.weight: "):
+        pl.wanda(model, loss, batches)
+
+
+# ---- movement ----
+
+OPTIMIZERS = {
+    "SGD": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.1),
+    "AdamW": lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.1),
+    "AdamW-fused": lambda p: torch.optim.AdamW(p, lr=0.01, fused=True),
+}
+
+
+def watched_steps(model, optimizer, loss, batches, accumulated=1, clipped=False):
+    """Train; -Σ g·w over the steps, by hand."""
+    sums = {n: torch.zeros_like(w) for n, w in pl.weights_of(model).items()}
+    for i, batch in enumerate(batches):
+        loss(model, batch).backward()
+        if (i + 1) % accumulated:
+            continue
+        if clipped:
+            nn.utils.clip_grad_norm_(model.parameters(), 0.01)
+        for n, w in pl.weights_of(model).items():
+            if w.requires_grad:
+                sums[n] -= w.grad * w.detach()
+        optimizer.step()
+        optimizer.zero_grad()
+    return sums
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "how", [{}, {"clipped": True}, {"accumulated": 2}, {"kept": True}, {"frozen": True}], ids=str
+)
+def test_movement_is_the_sum_over_the_steps(name, how, model, loss, batches):
+    how = dict(how)
+    kept = how.pop("kept", False)
+    model[0].requires_grad_(not how.pop("frozen", False))
+    free, batches = copy.deepcopy(model), batches * 2
+    optimizer = OPTIMIZERS[name](model.parameters())
+    masks = pl.select(pl.random(model), 0.5)
+    with contextlib.ExitStack() as stack:
+        if kept:
+            stack.enter_context(pl.keep(model, masks, optimizer))
+        scores = stack.enter_context(pl.movement(model, optimizer))
+        assert not any(s.any() for s in scores.values())
+        expected = watched_steps(model, optimizer, loss, batches, **how)
+    close(scores, expected)
+    assert (scores["2.weight"] > 0).any() and (scores["2.weight"] < 0).any()
+    if kept:
+        assert not any(s[~masks[n]].any() for n, s in scores.items())
+    else:  # looking changes nothing
+        watched_steps(free, OPTIMIZERS[name](free.parameters()), loss, batches, **how)
+        assert all(p.equal(q) for p, q in zip(model.parameters(), free.parameters(), strict=True))
+    watched_steps(model, optimizer, loss, batches)
+    close(scores, expected)
+    assert not optimizer._optimizer_step_pre_hooks
+
+
+def test_movement_ends_when_the_block_fails(model, loss, batches):
+    optimizer = OPTIMIZERS["SGD"](model.parameters())
+    with pytest.raises(KeyError), pl.movement(model, optimizer):
+        raise KeyError
+    assert not optimizer._optimizer_step_pre_hooks
+
+
+def test_movement_counts_only_what_the_optimizer_trains(model, loss, batches):
+    loss(model, batches[0]).backward()  # gradients that nobody clears
+    optimizer = OPTIMIZERS["SGD"](model[2].parameters())
+    with pl.movement(model, optimizer) as scores:
+        watched_steps(model, optimizer, loss, batches)
+    assert not scores["0.weight"].any() and scores["2.weight"].any()
+    with (
+        pytest.raises(ValueError, match=r"trains none of the weights.*another model"),
+        pl.movement(model, optimizer, ["0.weight"]),
+    ):
+        pass
+    assert not optimizer._optimizer_step_pre_hooks
+
+
+def test_movement_adds_up_in_float32():
+    model = nn.Linear(2, 1, bias=False, dtype=torch.bfloat16)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0)
+    with pl.movement(model, optimizer) as scores:
+        for _ in range(600):  # bfloat16 can't count beyond 256
+            optimizer.zero_grad()
+            model(torch.ones(1, 2, dtype=torch.bfloat16)).sum().backward()
+            optimizer.step()
+    close(scores, {"weight": -600 * model.weight.detach().float()}, rtol=1e-5, atol=0)
+
+
 # ---- what it is given, and how it leaves it ----
 
 
@@ -308,6 +661,27 @@ def test_buffers_are_left_as_found_in_training_mode(loss, batches, as_found):
         pl.snip(model, loss, batches)
 
 
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_synflow_leaves_everything_as_found(dtype, fails, as_found):
+    model = nn.Sequential(
+        nn.Conv1d(2, 3, 2), nn.BatchNorm1d(3), nn.Dropout(), nn.Flatten(), nn.Linear(9, 2)
+    )
+    with torch.no_grad():
+        model[0].weight[0] = -0.0
+        model[1].running_mean -= 1
+    model[0].weight.grad = torch.ones(3, 2, 2)
+    model[4].requires_grad_(False)
+    model[1].eval()
+    if fails:
+        model.append(nn.Linear(9, 9))
+    example = torch.randn(2, 2, 4)
+    with as_found(model.to(dtype)), contextlib.ExitStack() as stack:
+        if fails:
+            stack.enter_context(pytest.raises(RuntimeError, match="shapes"))
+        assert pl.synflow(model, example)["0.weight"].any()
+
+
 @pytest.mark.parametrize("kind", ["tensor", "list", "dict", "nested"])
 def test_kinds_of_batches(kind, model, batches):
     inputs, targets = batches[0]
@@ -335,7 +709,7 @@ def test_an_empty_or_exhausted_loader(criterion, model, loss, batches, as_found)
     for nothing in (once, []):
         with (
             as_found(model),
-            pytest.raises(ValueError, match="batches is empty: pass at least one"),
+            pytest.raises(ValueError, match=r"batches is empty[: ].*an iterator"),
         ):
             criterion(model, loss, nothing)
 
@@ -372,7 +746,8 @@ def test_a_model_that_cannot_be_pruned(function, build, message):
 )
 def test_names_that_are_not_parameters(names, message, model, loss, batches, as_found):
     calls = [pl.magnitude, pl.random, pl.weights_of, pl.masks_of]
-    calls += [lambda m, n, c=c: c(m, loss, batches, n) for c in GRADIENT_CRITERIA.values()]
+    calls += [lambda m, n, c=c: c(m, loss, batches, n) for c in DATA_CRITERIA.values()]
+    calls += [lambda m, n: pl.synflow(m, batches[0][0], n)]
     for call in calls:
         with as_found(model), pytest.raises(ValueError, match=re.escape(message)):
             call(model, names)

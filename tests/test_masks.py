@@ -10,8 +10,7 @@ import safetensors.torch
 import torch
 from torch import nn
 from torch.func import functional_call
-from torch.nn.utils import clip_grad_norm_, clip_grad_value_, prune
-from torch.optim.swa_utils import AveragedModel
+from torch.nn.utils import prune
 
 import pruninglib as pl
 
@@ -71,81 +70,11 @@ def test_apply_zeroes_what_is_pruned_and_nothing_else(model, masks):
     assert all(pl.masks_of(model)[n].equal(m) for n, m in masks.items())
 
 
-def test_pruned_nan_and_infinity_become_a_positive_zero():
-    layer = nn.Linear(4, 1)
-    with torch.no_grad():
-        layer.weight.copy_(torch.tensor([[torch.nan, torch.inf, -3.0, -4.0]]))
-    pl.apply(layer, {"weight": torch.tensor([[False, False, False, True]])})
-    assert layer.weight.tolist() == [[0, 0, 0, -4]] and layer.weight.signbit().sum() == 1
-
-
-def test_sparsity_counts_prunable_weights_and_all_parameters(model, masks):
-    pl.apply(model, masks)
-    with torch.no_grad():
-        model[0].bias[:3] = 0
-    assert pl.sparsity(model) == (21 / 42, 24 / 51)
-    assert pl.sparsity(model).prunable == 0.5
-
-
-def test_a_zeroed_filter_still_speaks_through_its_bias():
-    conv, image = nn.Conv2d(1, 2, 3), torch.rand(1, 1, 5, 5)
-    with torch.no_grad():
-        conv.weight[1] *= 100
-    pl.apply(conv, pl.select(pl.magnitude(conv), 0.5, grain=pl.channel))
-    assert (conv(image)[0, 0] == conv.bias[0]).all() and conv.bias[0] != 0
-
-
-def test_masks_of_embeddings_and_tied_weights():
-    model = nn.Sequential(nn.Embedding(6, 4), nn.Linear(4, 6))
-    model[1].weight = model[0].weight
-    masks = pl.select(pl.magnitude(model), 0.5, grain=pl.row)
-    optimizer = OPTIMIZERS["AdamW-decay"](model.parameters())
-    with pl.keep(model, masks, optimizer):
-        for _ in range(3):
-            model(torch.arange(6)).square().sum().backward()
-            optimizer.step()
-            assert revived(model, masks) == 0
-    assert model[1].weight is model[0].weight and pl.sparsity(model).prunable == 0.5
-
-
 # ---- keeping ----
-
-
-@pytest.mark.parametrize("warm", [False, True], ids=["cold", "warm"])
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_zeros_survive(name, warm, model, loss, batches, masks):
-    optimizer = OPTIMIZERS[name](model.parameters())
-    if warm:
-        steps(model, loss, batches, optimizer)
-    kept = {n: w.detach().clone() for n, w in pl.weights_of(model).items()}
-    with pl.keep(model, masks, optimizer):
-        assert revived(model, masks) == 0, "not applied on entering"
-        steps(model, loss, batches * 2, optimizer, after=lambda: check(revived(model, masks) == 0))
-        assert all((w != kept[n])[masks[n]].any() for n, w in pl.weights_of(model).items())
-    for n, w in pl.weights_of(model).items():
-        assert not w[~masks[n]].signbit().any(), "left a negative zero"
-    assert no_hooks(model, optimizer)
-    # without masks the same optimizer does move them, or this test would prove nothing
-    steps(model, loss, batches, optimizer)
-    assert revived(model, masks) > 0
 
 
 def check(condition):
     assert condition
-
-
-@pytest.mark.parametrize("name", ["SGD-momentum", "Adam", "AdamW-decay"])
-def test_a_gradient_mask_alone_revives_the_zeros_of_a_warm_optimizer(
-    name, model, loss, batches, masks
-):
-    """The fault that `keep` is there for."""
-    optimizer = OPTIMIZERS[name](model.parameters())
-    steps(model, loss, batches, optimizer)
-    pl.apply(model, masks)
-    for n, w in pl.weights_of(model).items():
-        w.register_hook(lambda grad, mask=masks[n]: grad * mask)
-    steps(model, loss, batches[:1], optimizer)
-    assert revived(model, masks) > 0
 
 
 @pytest.mark.parametrize("name", ["SGD-nesterov-decay", "AdamW-decay"])
@@ -167,21 +96,6 @@ def test_keeping_equals_training_with_the_masks_in_the_model(name, model, loss, 
         torch.testing.assert_close(one, other)
 
 
-def test_clipping_sees_masked_gradients(model, loss, batches, masks):
-    optimizer = OPTIMIZERS["SGD-momentum"](model.parameters())
-    with pl.keep(model, masks, optimizer):
-        for size in (0, 1):  # zero_grad, or adding up over two batches
-            loss(model, batches[size]).backward()
-            assert all((w.grad[~masks[n]] == 0).all() for n, w in pl.weights_of(model).items())
-            assert all((w.grad[masks[n]] != 0).all() for n, w in pl.weights_of(model).items())
-        parts = [p.grad[masks[n]] if n in masks else p.grad for n, p in model.named_parameters()]
-        norm = torch.cat([part.flatten() for part in parts]).norm()
-        torch.testing.assert_close(clip_grad_norm_(model.parameters(), 1e-3), norm)
-        clip_grad_value_(model.parameters(), 1e-4)
-        optimizer.step()
-    assert revived(model, masks) == 0
-
-
 def test_keeping_everything_changes_nothing(model, loss, batches):
     free = copy.deepcopy(model)
     masks = {n: torch.ones_like(w, dtype=torch.bool) for n, w in pl.weights_of(model).items()}
@@ -190,17 +104,6 @@ def test_keeping_everything_changes_nothing(model, loss, batches):
         with context or pl.keep(network, masks, optimizer):
             steps(network, loss, batches, optimizer)
     assert all(p.equal(q) for p, q in zip(free.parameters(), model.parameters(), strict=True))
-
-
-def test_the_model_stays_an_ordinary_module(model, loss, batches, masks, tmp_path):
-    optimizer, keys = OPTIMIZERS["Adam"](model.parameters()), list(model.state_dict())
-    with pl.keep(model, masks, optimizer):
-        steps(model, loss, batches, optimizer)
-        assert list(model.state_dict()) == keys
-        twin = copy.deepcopy(model)
-        torch.save(model.state_dict(), tmp_path / "model.pt")
-    twin.load_state_dict(torch.load(tmp_path / "model.pt"))
-    assert revived(twin, masks) == 0 and {type(m) for m in model} == {nn.Linear, nn.Tanh}
 
 
 def test_hooks_go_when_the_block_fails(model, loss, batches, masks):
@@ -228,16 +131,6 @@ def test_half_precision_is_kept(loss, batches):
     with pl.keep(model, masks, optimizer):
         steps(model, loss, batches, optimizer, after=lambda: check(revived(model, masks) == 0))
     assert model.weight.dtype == torch.bfloat16
-
-
-def test_averaged_weights_must_be_masked_again(model, loss, batches, masks):
-    average, optimizer = AveragedModel(model), OPTIMIZERS["Adam"](model.parameters())
-    average.update_parameters(model)
-    with pl.keep(model, masks, optimizer):
-        steps(model, loss, batches, optimizer, after=lambda: average.update_parameters(model))
-    assert revived(model, masks) == 0 < revived(average.module, masks)
-    pl.apply(average.module, masks)
-    assert revived(average.module, masks) == 0
 
 
 def test_an_optimizer_made_for_another_model(model, masks, as_found):

@@ -4,7 +4,9 @@
 returns the mean loss over a batch, a scalar. The model and the random state are left as found.
 """
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -58,8 +60,8 @@ def over_samples(
 
     For Linear, convolution and Embedding weights, one backward pass per batch gives the layers'
     inputs and the gradients of their outputs, and those each sample's gradient. That this
-    equals the loop over samples is checked on the first few; if not (another kind of layer, a
-    loss that is no mean over samples, dropout) the loop is what runs.
+    equals the loop over samples is checked on a few of the first batch; if not (another kind of
+    layer, a loss that is no mean over samples, dropout) the loop is what runs.
     """
     if any(isinstance(m, _BatchNorm) and m.training for m in model.modules()):
         raise ValueError(
@@ -78,16 +80,17 @@ def over_samples(
     def fast(batch) -> list[Tensor] | None:
         return _sums(model, loss, batch, weights, transform)
 
-    chosen = None
+    same = None
 
     def sums(batch) -> list[Tensor]:
-        nonlocal chosen
-        if chosen is None:
-            first = _slice(batch, slice(0, CHECKED))
-            quick, slow = fast(first), loop(first)
+        nonlocal same
+        if size(batch) < 2:  # from one sample no loss shows how it joins many
+            return loop(batch)
+        if same is None:
+            few = _slice(batch, slice(None, None, -(-size(batch) // CHECKED)))
+            quick, slow = fast(few), loop(few)
             same = quick is not None and all(map(_close, quick, slow))
-            chosen = fast if same else loop
-        return chosen(batch)
+        return (fast(batch) if same else None) or loop(batch)
 
     return _mean(model, weights, batches, sums)
 
@@ -102,12 +105,10 @@ def each_input(
     """use(name, inputs of shape (positions, features)) each time that a Linear layer is run."""
     unseen, hooks = set(weights), []
 
-    def watch(name: str, module: nn.Module):
-        def hook(_, args):
-            unseen.discard(name)
-            use(name, args[0].flatten(0, -2).to(wide(args[0])))
-
-        hooks.append(module.register_forward_pre_hook(hook))
+    def see(name: str, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        unseen.discard(name)
+        x = (*args, *kwargs.values())[0]
+        use(name, x.reshape(-1, module.in_features).to(wide(x)))
 
     owners = {name: _owners(model, weight) for name, weight in weights.items()}
     for name, modules in owners.items():
@@ -115,16 +116,19 @@ def each_input(
             raise ValueError(
                 f"{name} is not the weight of Linear layers alone: leave it out of names"
             )
+    fused = torch.backends.mha.get_fastpath_enabled()
     try:
+        torch.backends.mha.set_fastpath_enabled(False)  # it would run past the layers
         for name, modules in owners.items():
-            for module in modules:
-                watch(name, module)
+            hook = partial(see, name)
+            hooks += [m.register_forward_pre_hook(hook, with_kwargs=True) for m in modules]
         with untouched(model), torch.no_grad():
             for batch in batches:
                 loss(model, batch)
     finally:
-        for hook in hooks:
-            hook.remove()
+        torch.backends.mha.set_fastpath_enabled(fused)
+        for handle in hooks:
+            handle.remove()
     if unseen:
         raise ValueError(
             f"no input reached {', '.join(sorted(unseen))}: batches is empty (an iterator gives "
@@ -174,9 +178,8 @@ def _grad(value: Tensor, weights: Weights, create_graph: bool = False) -> Named:
         return {name: torch.zeros_like(weight) for name, weight in weights.items()}
     # materialized: the loss may not reach every layer
     found = torch.autograd.grad(
-        value, list(weights.values()), create_graph=create_graph, materialize_grads=True,
-        allow_unused=True,
-    )  # fmt: skip
+        value, list(weights.values()), create_graph=create_graph, materialize_grads=True
+    )
     return dict(zip(weights, found, strict=True))
 
 
@@ -184,34 +187,33 @@ def _sums(model, loss, batch, weights, transform) -> list[Tensor] | None:
     """Σ transform(g_i) over a batch without a loop; None where that is not known."""
     runs: dict[int, list[tuple[nn.Module, Tensor, Tensor]]] = {id(w): [] for w in weights.values()}
 
-    def remember(module, args, output):
-        output = output.clone()  # what comes next may write into it
+    def remember(module, args, kwargs, output):
         if output.requires_grad:
-            runs[id(module.weight)].append((module, args[0].detach(), output))
-        return output
+            x = (*args, *kwargs.values())[0]
+            runs[id(module.weight)].append((module, x.detach(), output))
+        return output.clone()  # what comes next may write into it
 
-    owners = [module for weight in weights.values() for module in _owners(model, weight)]
-    hooks = [module.register_forward_hook(remember) for module in owners]
+    owners = [_owners(model, weight) for weight in weights.values()]
+    if not all(modules and {type(m) for m in modules} <= set(_RULES) for modules in owners):
+        return None
+    hooks = [m.register_forward_hook(remember, with_kwargs=True) for ms in owners for m in ms]
     try:
         value = loss(model, batch)
     finally:
         for hook in hooks:
             hook.remove()
     flat = [run for uses in runs.values() for run in uses]
-    if not flat or any(_RULES.get(type(module)) is None for module, _, _ in flat):
-        return None
     samples = size(batch)
-    if any(len(a) != samples or len(output) != samples for _, a, output in flat):
+    alike = all(_has_samples(module, a, samples) for module, a, _ in flat)
+    if not (flat and alike and value.requires_grad):
         return None
-    deltas = iter(
-        torch.autograd.grad(
-            value, [o for _, _, o in flat], allow_unused=True, materialize_grads=True
-        )
-    )
-    sums = []
+    outputs = [output for _, _, output in flat]
+    scale = torch.full_like(value, samples)  # here, for in half precision later is too late
+    deltas = torch.autograd.grad(value, outputs, scale, materialize_grads=True)
+    deltas, sums = iter(deltas), []
     for weight in weights.values():
         uses = [
-            (module, a.to(wide(a)) if a.is_floating_point() else a, d.to(wide(d)) * samples)
+            (module, a.to(wide(a)) if a.is_floating_point() else a, d.to(wide(d)))
             for (module, a, _), d in zip(runs[id(weight)], deltas, strict=False)
         ]
         sums.append(_sum_of(weight, uses, transform, samples))
@@ -220,10 +222,8 @@ def _sums(model, loss, batch, weights, transform) -> list[Tensor] | None:
 
 def _sum_of(weight, uses, transform, samples: int) -> Tensor:
     if len(uses) == 1 and type(uses[0][0]) is nn.Linear and uses[0][1].dim() == 2:
-        _, a, d = uses[
-            0
-        ]  # (samples, in), (samples, out): g_i = d_i a_iᵀ, so t(g_i) = t(d_i) t(a_i)ᵀ
-        return transform(d).T @ transform(a)
+        _, a, d = uses[0]  # (samples, in), (samples, out)
+        return transform(d).T @ transform(a)  # g_i = d_i a_iᵀ, so t(g_i) = t(d_i) t(a_i)ᵀ
     total = torch.zeros_like(weight, dtype=wide(weight))
     if not uses:
         return total
@@ -235,17 +235,28 @@ def _sum_of(weight, uses, transform, samples: int) -> Tensor:
     return total
 
 
+def _has_samples(module: nn.Module, a: Tensor, samples: int) -> bool:
+    """Whether the input has samples along dimension 0, as far as its shape says."""
+    least = {nn.Linear: 2, nn.Embedding: 1}.get(type(module), module.weight.dim())
+    return a.dim() >= least and len(a) == samples
+
+
 def _cost(module: nn.Module, a: Tensor, d: Tensor) -> int:
     """Elements that one sample needs on the way to its gradient."""
     return d[0].numel() * module.weight[0].numel()
 
 
 def _linear(module: nn.Linear, a: Tensor, d: Tensor) -> Tensor:
-    return torch.einsum("bto,bti->boi", d.flatten(1, -2), a.flatten(1, -2))
+    return torch.einsum("bto,bti->boi", _positions(d), _positions(a))
+
+
+def _positions(t: Tensor) -> Tensor:
+    """(samples, ..., features) -> (samples, positions, features)"""
+    return t.reshape(len(t), -1, t.shape[-1])
 
 
 def _embedding(module: nn.Embedding, a: Tensor, d: Tensor) -> Tensor:
-    tokens, d = a.flatten(1), d.flatten(1, -2)  # (samples, positions), (..., positions, features)
+    tokens, d = a.reshape(len(a), -1), _positions(d)
     if module.padding_idx is not None:
         d = d * (tokens != module.padding_idx).unsqueeze(-1)
     samples = torch.arange(len(tokens), device=tokens.device).unsqueeze(1).expand_as(tokens)
@@ -289,6 +300,8 @@ def _slice(batch, part: slice):
     if isinstance(batch, Tensor):
         return batch[part]
     if isinstance(batch, Mapping):
-        return {key: _slice(value, part) for key, value in batch.items()}
+        taken = copy.copy(batch)  # of the same type
+        taken.update({key: _slice(value, part) for key, value in batch.items()})
+        return taken
     values = [_slice(value, part) for value in batch]
     return type(batch)(*values) if hasattr(batch, "_fields") else type(batch)(values)

@@ -6,31 +6,42 @@ import torch
 from torch import nn
 
 
+class State:
+    """A model and the random generators as they are now, to go back to as often as needed.
+
+    Holds the values of parameters and buffers, train / eval mode of every module,
+    `requires_grad`, and the random state of the CPU and of the current GPU. Gradients are left
+    alone: look with `torch.autograd.grad`, which never writes `.grad`.
+    """
+
+    def __init__(self, model: nn.Module):
+        self.values = [(t, t.detach().clone()) for t in (*model.parameters(), *model.buffers())]
+        # a module may put another tensor in a buffer's place instead of writing into it
+        self.places = [(m._buffers, n, b) for m in model.modules() for n, b in m._buffers.items()]
+        self.needed = [(p, p.requires_grad) for p in model.parameters()]
+        self.modes = [(module, module.training) for module in model.modules()]
+        self.random = torch.get_rng_state()
+        self.random_gpu = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+
+    def restore(self) -> None:
+        for buffers, name, buffer in self.places:
+            buffers[name] = buffer
+        for tensor, value in self.values:
+            tensor.detach().copy_(value)
+        for parameter, flag in self.needed:
+            parameter.requires_grad_(flag)
+        for module, mode in self.modes:
+            module.training = mode
+        torch.set_rng_state(self.random)
+        if self.random_gpu is not None:
+            torch.cuda.set_rng_state(self.random_gpu)
+
+
 @contextlib.contextmanager
 def untouched(model: nn.Module):
-    """Leave the block with the model and the random state as they were on entering it.
-
-    Restores parameters and buffers (values), train / eval mode of every module,
-    `requires_grad`, and the random generators of the CPU and of the current GPU. Gradients
-    are left alone: what runs inside uses `torch.autograd.grad`, which never writes `.grad`.
-    """
-    tensors = [*model.parameters(), *model.buffers()]
-    # a module may put another tensor in a buffer's place instead of writing into it
-    places = [(m._buffers, n, b) for m in model.modules() for n, b in m._buffers.items()]
-    values = [t.detach().clone() for t in tensors]
-    needed = [(p, p.requires_grad) for p in model.parameters()]
-    modes = [(module, module.training) for module in model.modules()]
-    gpus = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=gpus):
-        try:
-            yield model
-        finally:
-            for buffers, name, buffer in places:
-                buffers[name] = buffer
-            with torch.no_grad():
-                for tensor, value in zip(tensors, values, strict=True):
-                    tensor.copy_(value)
-            for parameter, flag in needed:
-                parameter.requires_grad_(flag)
-            for module, mode in modes:
-                module.training = mode
+    """Leave the block with the model and the random state as they were on entering it."""
+    state = State(model)
+    try:
+        yield model
+    finally:
+        state.restore()

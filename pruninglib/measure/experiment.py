@@ -4,13 +4,17 @@ A method is a function `(task, model, sparsity, seed) -> model`: it may change t
 given, a fresh copy of the dense one trained with that seed, and returns the one to evaluate.
 """
 
+import contextlib
 import copy
 import json
+import os
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import joblib
 import pandas as pd
+import torch
 from torch import nn
 from tqdm import tqdm
 
@@ -105,7 +109,7 @@ def compare(
     seeds: Iterable[int],
     *,
     path: str | Path | None = None,
-    jobs: int = 1,
+    jobs: int | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Every method at every sparsity with every seed, each from the same dense model per seed.
@@ -117,7 +121,19 @@ def compare(
 
     path: a JSON-lines file to which rows are added as they finish; the same call then runs
         only what is missing. A method whose meaning has changed needs a new name or a new file.
-    jobs: parallel joblib workers (methods are pickled with cloudpickle).
+    jobs: parallel joblib workers (methods are pickled with cloudpickle); by default as many as
+        the active `joblib.parallel_config` says, else one.
+
+    The same call runs on a Dask cluster, if its workers have this library:
+
+        with dask.distributed.Client("scheduler:8786") as client:
+            client.wait_for_workers(8)  # joblib counts them once; with one, it runs all here
+            with joblib.parallel_config("dask"):  # scatter=[task] sends large data only once
+                table = pl.compare(task, methods, sparsities, seeds, path="rows.jsonl")
+
+    Other workers repeat what a lost one was running; a run that loses four of them raises.
+    Runs in one process take turns, so give a worker one thread (`--nthreads 1`), and torch in it
+    as many as you like by OMP_NUM_THREADS, which Dask otherwise sets to 1.
     """
     # plain numbers, each once: a file of rows knows no others
     sparsities = list(dict.fromkeys(map(float, sparsities)))
@@ -137,11 +153,12 @@ def compare(
     done = {(row["method"], row["sparsity"], row["seed"]) for row in rows}
     missing = [cell for cell in cells if cell not in done]
     bar = tqdm(total=len(missing), desc="compare", unit="run", disable=not progress)
-    with joblib.Parallel(n_jobs=jobs, return_as="generator") as parallel, bar:
-        needed = list(dict.fromkeys(seed for _, _, seed in missing))
-        dense = dict(
-            zip(needed, parallel(joblib.delayed(_dense)(task, s) for s in needed), strict=True)
-        )
+    # no run that has finished waits for others to be written
+    options = {"n_jobs": jobs, "return_as": "generator_unordered", "batch_size": 1}
+    with joblib.Parallel(**options) as parallel, bar:
+        _raise_lost_runs(task, methods)
+        needed = dict.fromkeys(seed for _, _, seed in missing)
+        dense = dict(parallel(joblib.delayed(_dense)(task, seed) for seed in needed))
         results = parallel(
             joblib.delayed(_run)(task, methods.get(m), dense[seed], m, s, seed)
             for m, s, seed in missing
@@ -150,21 +167,54 @@ def compare(
             _append(path, result)
             rows += result
             bar.update()
-    table = pd.DataFrame(rows)
+    # two calls at once on one file may both have run a cell
+    table = pd.DataFrame(rows).drop_duplicates(["method", "sparsity", "seed", "split"])
     wanted = pd.DataFrame(cells, columns=["method", "sparsity", "seed"])
     return wanted.merge(table, on=["method", "sparsity", "seed"])
 
 
-def _dense(task, seed: int) -> nn.Module:
-    model = task.build(seed)
-    task.train(model, seed=seed)
-    return model
+def _raise_lost_runs(task, methods: dict[str, Method]) -> None:
+    """joblib's Dask backend waits for ever for a run that can't be sent, or that Dask gives up."""
+    backend, _ = joblib.parallel.get_active_backend()
+    if type(backend).__name__ == "DaskDistributedBackend":
+        import cloudpickle  # Dask and joblib send with it
+
+        cloudpickle.dumps((task, methods))
+        submit = backend.submit
+
+        def submit_watched(batch, callback):
+            future = submit(batch, callback)
+            future.add_done_callback(lambda f: f.exception() and callback(f.exception()))
+            return future
+
+        vars(backend).setdefault("submit", submit_watched)  # once, however many calls it serves
+
+
+_turn = threading.RLock()
+
+
+@contextlib.contextmanager
+def _seeded(seed: int):
+    """Torch's random state, beginning at `seed`, to one run alone: threads would share it."""
+    gpus = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with _turn, torch.random.fork_rng(devices=gpus):
+        torch.manual_seed(seed)
+        yield
+
+
+def _dense(task, seed: int) -> tuple[int, nn.Module]:
+    with _seeded(seed):
+        model = task.build(seed)
+        task.train(model, seed=seed)
+    return seed, model
 
 
 def _run(task, method, dense: nn.Module, name: str, sparsity: float, seed: int) -> list[dict]:
-    model = copy.deepcopy(dense)
-    if method is not None:
-        model = method(task, model, sparsity, seed)
+    with _seeded(seed):
+        model = copy.deepcopy(dense)
+        if method is not None:
+            model = method(task, model, sparsity, seed)
+        metrics = [{"split": s, **task.metrics(model, s)} for s in ("valid", "test")]
     common = {
         "task": task.name,
         "method": name,
@@ -173,7 +223,7 @@ def _run(task, method, dense: nn.Module, name: str, sparsity: float, seed: int) 
         "parameters": _parameters(model) - sum(int((~m).sum()) for m in masks_of(model).values()),
         "seed": seed,
     }
-    return [{**common, "split": s, **task.metrics(model, s)} for s in ("valid", "test")]
+    return [common | row for row in metrics]
 
 
 def _parameters(model: nn.Module) -> int:
@@ -181,21 +231,28 @@ def _parameters(model: nn.Module) -> int:
 
 
 def _read(path: str | Path | None, task: str) -> list[dict]:
-    """The task's rows in a file; a last line that a crash cut short counts as missing."""
+    """The task's rows in a file; a line that a crash cut short counts as missing."""
     if path is None or not Path(path).exists():
         return []
-    rows = []
-    for line in Path(path).read_text().splitlines():
-        try:
+    rows, start = [], '[{"task": '
+    # a power failure may leave NULs
+    text = Path(path).read_text(encoding="utf-8", errors="replace").replace("\0", "")
+    for number, line in enumerate(text.splitlines(), 1):
+        if not start.startswith(line[: len(start)]):
+            raise ValueError(
+                f"line {number} of {path} begins with {line[:20]!r}, but a comparison's lines "
+                f"begin with {start!r}: remove the line or name another file"
+            )
+        with contextlib.suppress(json.JSONDecodeError):
             rows += json.loads(line)
-        except json.JSONDecodeError:
-            continue
     return [row for row in rows if row["task"] == task]
 
 
 def _append(path: str | Path | None, rows: list[dict]) -> None:
-    """One line a run, with all its rows: whole or not at all."""
+    """One line a run, with all its rows, at once and on the disk when this returns."""
     if path is not None:
-        with open(path, "a") as file:
+        with open(path, "ab") as file:
             # the leading newline closes a line that a crash cut short
-            file.write("\n" + json.dumps(rows))
+            file.write(f"\n{json.dumps(rows)}".encode())
+            file.flush()
+            os.fsync(file.fileno())

@@ -154,6 +154,9 @@ def _counts(groups: Groups, scores: dict[str, Tensor]) -> dict[str, int]:
     """How many units each layer gives up."""
     counts = {}
     for names, count in groups:
+        if len(names) == 1:  # not ranked, so that a layer may have lost more than count before
+            counts[names[0]] = count
+            continue
         names = sorted(names)
         kept = keep_highest([scores[n] for n in names], count)
         counts |= {n: int((~k).count_nonzero()) for n, k in zip(names, kept, strict=True)}

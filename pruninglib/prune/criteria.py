@@ -140,7 +140,7 @@ def synflow(model: nn.Module, example, names: list[str] | None = None) -> Scores
     with untouched(model), torch.enable_grad():
         model.eval()
         total = functional_call(model, absolute, (ones,)).sum()
-        gradients = torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)
+        gradients = torch.autograd.grad(total, leaves, materialize_grads=True)
     return {n: (g * w.detach()).abs() for n, g, w in zip(weights, gradients, leaves, strict=True)}
 
 
@@ -195,8 +195,9 @@ def movement(
     scores = {n: torch.zeros_like(w, dtype=wide(w)).detach() for n, w in weights.items()}
 
     def add(*_):
+        trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
         for name, weight in weights.items():
-            if weight.grad is not None:
+            if id(weight) in trained and weight.grad is not None:  # others may hold an old one
                 scores[name] -= weight.grad.to(scores[name].dtype) * weight.detach()
 
     hook = optimizer.register_step_pre_hook(add)

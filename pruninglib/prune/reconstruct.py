@@ -105,6 +105,6 @@ def repair(
         for i, j in enumerate(range(part.start, part.stop)):
             errors[:, i] = weight[:, j] * ~mask[:, j] / upper[j, j]
             weight[:, j : part.stop] -= errors[:, i].outer(upper[j, j : part.stop])
-            weight[:, j] *= mask[:, j]
+            weight[:, j].masked_fill_(~mask[:, j], 0)
         weight[:, part.stop :] -= errors @ upper[part, part.stop :]  # the rest at once: faster
     return weight, mask

@@ -52,7 +52,7 @@ def cubic(final: float, initial: float = 0.0) -> Schedule:
 
     The gradual schedule of Zhu & Gupta (ICLR workshop 2018).
     """
-    check_sparsity(initial)
+    check_sparsity(initial, "initial")
     check_sparsity(final)
     if initial > final:
         raise ValueError(f"initial is {initial}, above final {final}: sparsity never falls")
@@ -64,7 +64,7 @@ def cosine(initial: float = 0.3) -> Schedule:
 
     RigL's choice (Evci et al., ICML 2020), with 0.3 as its default.
     """
-    check_sparsity(initial)
+    check_sparsity(initial, "initial")
     return lambda t: initial / 2 * (1 + math.cos(math.pi * _progress(t)))
 
 
@@ -77,7 +77,7 @@ def regrow(masks: Masks, fraction: float, *, drop: Scores, grow: Scores) -> Mask
     SET (Mocanu et al., Nature Communications 2018) grows at `random`. `apply` the new masks
     before training goes on: weights that come start from zero.
     """
-    check_sparsity(fraction)
+    check_sparsity(fraction, "fraction")
     new = {}
     for name, mask in masks.items():
         for scores in (drop, grow):

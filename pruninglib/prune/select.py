@@ -57,14 +57,14 @@ def select(
         kept = _ranked(scores, pooled, sparsity, budget)
     masks = {name: grain.merge(kept[name], score.shape) for name, score in scores.items()}
     if within is not None:  # a unit that stays may have lost single weights before
-        masks = {name: mask & within[name] for name, mask in masks.items()}
+        masks = {name: mask & within[name].to(mask.device) for name, mask in masks.items()}
     return masks
 
 
-def check_sparsity(sparsity: float) -> None:
+def check_sparsity(sparsity: float, name: str = "sparsity") -> None:
     """Raise ValueError unless sparsity is a number in [0, 1]."""
     if not 0 <= sparsity <= 1:  # NaN fails this too
-        raise ValueError(f"sparsity is {sparsity}, but must lie in [0, 1]")
+        raise ValueError(f"{name} is {sparsity}, but must lie in [0, 1]")
 
 
 def check_scores(name: str, score: Tensor) -> None:
@@ -96,7 +96,7 @@ def _units(name: str, score: Tensor, grain: Grain, within: Masks | None) -> Tens
             f"the mask of {name} in within has shape {tuple(within[name].shape)}, "
             f"but its scores have {tuple(score.shape)}"
         )
-    return units.masked_fill(grain.pool(within[name].to(score.dtype)) == 0, -math.inf)
+    return units.masked_fill(grain.pool(within[name].to(score)) == 0, -math.inf)
 
 
 def _ranked(scores: Scores, pooled: Scores, sparsity: float, budget: Budget) -> Masks:

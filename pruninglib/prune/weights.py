@@ -42,14 +42,16 @@ def prunable(
     one has no values yet (a lazy layer that has seen no data, a model on the meta device), and
     for an exclusion that matches nothing.
     """
-    names, seen, unused = [], set(), set(exclude)
+    exclude = set(exclude)
+    names, excluded, unused = {}, set(), set(exclude)  # by the weight's id
     for prefix, module in model.named_modules():
         weight = getattr(module, "weight", None)
-        if not isinstance(module, types) or weight is None or id(weight) in seen:
+        if not isinstance(module, types) or weight is None:
             continue
         name = f"{prefix}.weight" if prefix else "weight"
         if matches := {e for e in exclude if _is_named(e, name, module)}:
             unused -= matches
+            excluded.add(id(weight))
             continue
         if not isinstance(weight, nn.Parameter):
             raise ValueError(
@@ -60,11 +62,11 @@ def prunable(
             raise ValueError(f"{name} has no shape yet: run one batch through the model first")
         if weight.is_meta:
             raise ValueError(f"{name} is on the meta device and has no values: load it first")
-        seen.add(id(weight))
-        names.append(name)
+        names.setdefault(id(weight), name)
     if unused:
         missed = ", ".join(e if isinstance(e, str) else e.__name__ for e in unused)
         raise ValueError(f"{missed} excludes nothing from {type(model).__name__}: mistyped?")
+    names = [name for weight, name in names.items() if weight not in excluded]
     if not names:
         wanted = ", ".join(kind.__name__.lstrip("_") for kind in types)
         raise ValueError(
