@@ -307,7 +307,8 @@ def test_lamp_equals_its_definition(values, sparsity, data):
 def test_lamp_by_hand():
     # shares: a 1/14, 4/13, 1; b 1/2 (100 of 200), 1; z, nothing but zeros, 0, 0
     scores = {"a": [1, 2, 3], "b": [10, 10], "z": [0, 0]}
-    scores = {n: torch.tensor(s, dtype=torch.float16) for n, s in scores.items()}
+    scales = {"a": 2**-14, "b": 64, "z": 1}  # squares beyond what float16 holds
+    scores = {n: torch.tensor(s, dtype=torch.float16) * scales[n] for n, s in scores.items()}
     order = "zzaabab"  # the last two are ties
     for pruned in range(8):
         found = kept_of(pl.select(scores, pruned / 7, budget=pl.lamp))

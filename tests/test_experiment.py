@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from dask.distributed import Client, LocalCluster
+from dask.distributed import Client, KilledWorker, LocalCluster
 from torch import nn
 
 import pruninglib as pl
@@ -350,6 +350,9 @@ def test_a_process_killed_half_way(task, tmp_path):
 
 # ---- many workers ----
 
+# Windows has no SIGKILL, and its SIGTERM kills as surely.
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
+
 
 @pytest.mark.parametrize("options, configured", [({"jobs": 2}, {}), ({}, {"n_jobs": 2})])
 def test_parallel_workers_give_the_same_table(options, configured, task, tmp_path):
@@ -372,8 +375,9 @@ def test_parallel_workers_give_the_same_table(options, configured, task, tmp_pat
 
 def test_runs_in_threads_share_no_randomness(task):
     """A process has one random state, which a model with dropout uses."""
+    build = task.build
     task = dataclasses.replace(
-        task, build=lambda seed, width=1.0: nn.Sequential(task.build(seed, width), nn.Dropout(0.1))
+        task, build=lambda seed, width=1.0: nn.Sequential(build(seed, width), nn.Dropout(0.1))
     )
     inside = []
 
@@ -389,20 +393,27 @@ def test_runs_in_threads_share_no_randomness(task):
     torch.manual_seed(99)
     with joblib.parallel_config("threading", n_jobs=3):
         pd.testing.assert_frame_equal(compare(task, {"tuned": method}, seeds=[0, 1, 2]), table)
-    assert table["loss"].is_unique
 
 
-@pytest.fixture
-def cluster(tmp_path):
+@pytest.fixture(scope="module")
+def dask_cluster(tmp_path_factory):
     with (
         LocalCluster(
             n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None,
-            local_directory=tmp_path / "dask",
+            local_directory=tmp_path_factory.mktemp("dask"),
         ) as cluster,
         Client(cluster) as client,
     ):  # fmt: skip
-        client.wait_for_workers(2)
-        yield client
+        yield cluster, client
+
+
+@pytest.fixture
+def cluster(dask_cluster):
+    """Two workers, whatever happened to those before."""
+    cluster, client = dask_cluster
+    cluster.scale(2)
+    client.wait_for_workers(2, timeout=120)
+    return cluster
 
 
 def on_cluster(*arguments, seconds=120, **options):
@@ -420,6 +431,7 @@ def on_cluster(*arguments, seconds=120, **options):
     return result.result(seconds)
 
 
+@pytest.mark.xdist_group("dask")
 def test_a_cluster_that_loses_a_worker(cluster, task, tmp_path):
     """Half-way, one run kills the process that it is in, once the rows of others are written."""
     path, killed, runs, parent = (*(tmp_path / n for n in ("rows", "killed", "runs")), os.getpid())
@@ -436,8 +448,7 @@ def test_a_cluster_that_loses_a_worker(cluster, task, tmp_path):
                 while path.read_text().count('"method": "method"') < 4:
                     assert time.monotonic() < end, "no rows are written while others run"
                     time.sleep(0.02)
-                # Windows has no SIGKILL, and its SIGTERM kills as surely
-                os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
+                os.kill(os.getpid(), KILL)
         return model
 
     sparsities, seeds = [0.1, 0.3, 0.5, 0.7, 0.9], [0, 1, 2]
@@ -461,26 +472,16 @@ def test_a_cluster_that_loses_a_worker(cluster, task, tmp_path):
     pd.testing.assert_frame_equal(table, compare(task, methods, sparsities, seeds))
 
 
-class Unloadable:
-    """A method that can be sent, but not received."""
-
-    def __call__(self, task, model, sparsity, seed):
-        return model
-
-    def __reduce__(self):
-        return load, (os.getpid(),)
-
-
-def load(pid):
-    if os.getpid() != pid:
-        raise ImportError("a package is missing here")
-    return Unloadable()
-
-
-def test_what_a_cluster_cannot_run_is_an_error(cluster, task, tmp_path):
-    lock = threading.Lock()
+@pytest.mark.xdist_group("dask")
+def test_what_a_cluster_cannot_run_is_an_error(cluster, task, monkeypatch):
+    lock, parent = threading.Lock(), os.getpid()
     with pytest.raises(TypeError, match="cannot pickle"):
         on_cluster(task, {"locked": lambda *_: lock})
-    with pytest.raises(ImportError):
-        on_cluster(task, {"unloadable": Unloadable()}, path=tmp_path / "rows")
-    assert {method for method, *_ in cells_in(tmp_path / "rows")} <= {"dense"}
+
+    def deadly(*_):
+        assert os.getpid() != parent
+        os.kill(os.getpid(), KILL)
+
+    monkeypatch.setattr(cluster.scheduler, "allowed_failures", 0)
+    with pytest.raises(KilledWorker):
+        on_cluster(task, {"deadly": deadly})

@@ -282,6 +282,8 @@ LOOPS = {
     "tuple by name": (lambda: Of(lambda m, x: m.a(x)[0], a=Tuple()), real(4), squares, ["a.weight"]),
     "weight used directly": (lambda: Of(lambda m, x: F.linear(x, m.a.weight), a=nn.Linear(4, 3)), real(4)),
     "used directly too": (lambda: Of(lambda m, x: m.a(F.linear(x, m.a.weight)), a=nn.Linear(4, 4)), real(4)),
+    "one of two used directly": (
+        lambda: Of(lambda m, x: F.linear(m.b(m.a(x)), m.b.weight), a=nn.Linear(4, 4), b=nn.Linear(4, 4)), real(4)),
     "self-attention": (lambda: nn.TransformerEncoderLayer(4, 2, 5, dropout=0, batch_first=True), real(3, 4)),
     "counted tokens": (lambda: nn.Sequential(nn.Embedding(7, 3, scale_grad_by_freq=True), nn.Tanh()), words(4)),
     "sum": (lambda: nn.Linear(4, 3), real(4), lambda m, x: m(x).square().sum()),
@@ -322,7 +324,8 @@ def test_batches_of_other_shapes():
 
 def test_a_batch_without_samples_or_without_gradient():
     def loss(model, x):
-        return squares(model, x) if x.any() else torch.zeros(())
+        value = squares(model, x)
+        return value if x.any() else value.detach()
 
     x = torch.randn(N, 4)
     x[4:7] = 0

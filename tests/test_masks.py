@@ -225,7 +225,7 @@ def test_no_half_file_when_writing_fails(fails, masks, tmp_path, monkeypatch):
     pl.save_masks(masks, path)
     earlier = path.read_bytes()
 
-    def full(tensors, target):
+    def full(tensors, target, *_):
         with open(target, "wb") as file:
             file.write(b"half")
         raise OSError("no space left")

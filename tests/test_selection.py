@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import pruninglib as pl
-from pruninglib.prune import ranking
+from pruninglib.base import exact
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 SHAPES = [(1,), (7,), (1, 1), (3, 5), (8, 5), (4, 1, 3, 3), (2, 3, 2, 2)]
@@ -252,30 +252,31 @@ def test_within_prunes_more_of_the_original(case, one, two):
 def test_bracketing_equals_sorting_everything(case, share, small, sample):
     whole = case.select(share)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranking, "SMALL", max(small, sample))
-        patch.setattr(ranking, "SAMPLE", sample)
+        patch.setattr(exact, "SMALL", max(small, sample))
+        patch.setattr(exact, "SAMPLE", sample)
         assert same(case.select(share), whole)
 
 
 def test_every_rank_just_inside_and_just_outside_the_bracket(monkeypatch):
-    monkeypatch.setattr(ranking, "SMALL", 3)
-    monkeypatch.setattr(ranking, "SAMPLE", 3)
+    monkeypatch.setattr(exact, "SMALL", 3)
+    monkeypatch.setattr(exact, "SAMPLE", 3)
     for levels in [12] * 10 + [4] * 10:
         scores = torch.randperm(12).remainder(levels).float()
         order = scores.sort(stable=True).indices
         for count in range(13):
-            kept = torch.cat(ranking.keep_highest([scores[:5], scores[5:]], count))
+            kept = torch.cat(exact.keep_highest([scores[:5], scores[5:]], count))
             assert (~kept).nonzero().squeeze(1).equal(order[:count].sort().values)
 
 
 @pytest.mark.parametrize("share", [1e-5, 0.001, 0.7, 1])
 @pytest.mark.parametrize("kind", ["bracket", "miss", "ties", "gone"])
 def test_large_scores(kind, share, monkeypatch):
-    searched, kth = [], ranking._kth
-    monkeypatch.setattr(ranking, "_kth", lambda v, k, b: searched.append(len(v)) or kth(v, k, b))
-    scores = torch.randn(ranking.SMALL * 2)
+    searched, kth = [], exact._kth
+    monkeypatch.setattr(exact, "_kth", lambda v, k, b: searched.append(len(v)) or kth(v, k, b))
+    scores = torch.randn(exact.SMALL * 2)
+    scores[60_000:] *= 3  # the second layer's
     if kind == "miss":  # what the sample looks at is nothing like the rest
-        scores[:: len(scores) // ranking.SAMPLE] += 100
+        scores[:: len(scores) // exact.SAMPLE] += 100
     if kind == "ties":
         scores = scores.mul(100).round()
     within = None

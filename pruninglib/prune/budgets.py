@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .ranking import keep_highest
+from ..base.exact import apportion, keep_highest, nearest
 
 Shapes = dict[str, torch.Size]
 Groups = list[tuple[list[str], int]]
@@ -114,10 +114,10 @@ def from_scan(scan: dict[str, dict[float, float]]) -> Budget:
             raise ValueError(f"the scan has no entry for {', '.join(sorted(missing))}: scan it too")
 
         def kept(damage: float) -> dict[str, int]:
-            return {n: _nearest(units[n] * (1 - _allowed(curves[n], damage))) for n in units}
+            return {n: nearest(units[n] * (1 - _allowed(curves[n], damage))) for n in units}
 
         worst = max(curves[n][-1][1] for n in units)
-        return _keep_exactly(kept, worst, 0.0, units, pruned)
+        return _groups(units, apportion(kept, worst, 0.0, sum(units.values()) - pruned))
 
     return budget
 
@@ -172,38 +172,12 @@ def _keep_in_proportion(weights: dict[str, float], units: dict[str, int], pruned
     """
 
     def kept(t: float) -> dict[str, int]:
-        return {n: min(units[n], _nearest(weights[n] * t)) for n in units}
+        return {n: min(units[n], nearest(weights[n] * t)) for n in units}
 
     everything = (max(units.values()) + 1) / min(weights.values())
-    return _keep_exactly(kept, 0.0, everything, units, pruned)
+    return _groups(units, apportion(kept, 0.0, everything, sum(units.values()) - pruned))
 
 
-def _keep_exactly(
-    kept: Callable[[float], dict[str, int]],
-    nothing: float,
-    everything: float,
-    units: dict[str, int],
-    pruned: int,
-) -> Groups:
-    """Every layer on its own, keeping kept(t) units for the t at which the total is right.
-
-    From t = `nothing` to t = `everything`, `kept` rises in every layer from none to all units.
-    """
-    total = sum(units.values()) - pruned
-    low, high = nothing, everything
-    for _ in range(100):  # bisection, further than floats can tell apart
-        middle = (low + high) / 2
-        if sum(kept(middle).values()) <= total:
-            low = middle
-        else:
-            high = middle
-    counts = kept(low)
-    # Several layers may round up at the same t; the first of them by name take what is left.
-    following = kept(high)
-    for name in sorted(units):
-        counts[name] += min(following[name] - counts[name], total - sum(counts.values()))
-    return [([name], units[name] - counts[name]) for name in units]
-
-
-def _nearest(x: float) -> int:
-    return math.floor(x + 0.5)
+def _groups(units: dict[str, int], kept: dict[str, int]) -> Groups:
+    """Every layer on its own."""
+    return [([name], units[name] - kept[name]) for name in units]

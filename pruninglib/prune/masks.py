@@ -7,12 +7,11 @@ what it was, and its `state_dict` shows the zeros.
 
 import contextlib
 import os
-from pathlib import Path
 
-import safetensors.torch
 import torch
 from torch import nn
 
+from ..base.files import read_tensors, write_tensors
 from .select import Masks
 from .weights import check_trained, weights_of
 
@@ -77,27 +76,12 @@ def masks_of(model: nn.Module, names: list[str] | None = None) -> Masks:
 def save_masks(masks: Masks, path: str | os.PathLike) -> None:
     """Write masks to a safetensors file. An earlier file is replaced only by a whole one."""
     _check_bool(masks)
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"the folder {path.parent} does not exist: make it first")
-    part = path.with_name(path.name + ".part")
-    # copies, for the format refuses tensors that share memory
-    plain = {n: m.cpu().clone(memory_format=torch.contiguous_format) for n, m in masks.items()}
-    try:
-        safetensors.torch.save_file(plain, part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_tensors(masks, path)
 
 
 def load_masks(path: str | os.PathLike) -> Masks:
     """Read masks that `save_masks` wrote. Raises ValueError if the file holds anything else."""
-    try:
-        masks = safetensors.torch.load_file(path)
-    except safetensors.SafetensorError as error:
-        raise ValueError(
-            f"{path} is no whole safetensors file ({error}): save the masks again"
-        ) from None
+    masks, _ = read_tensors(path)
     for name, mask in masks.items():
         if mask.dtype != torch.bool:
             raise ValueError(f"{name} in {path} is {mask.dtype}, but a mask is bool: wrong file?")

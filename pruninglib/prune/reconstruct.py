@@ -8,9 +8,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from ..base.exact import keep_highest
 from ..base.gradients import Loss, each_input
 from .grains import Grain, element
-from .ranking import keep_highest
 from .select import Masks, check_sparsity, select
 from .weights import prunable, weights_of
 

@@ -10,8 +10,8 @@ weights to move by when.
 import math
 from collections.abc import Callable
 
+from ..base.exact import keep_highest
 from .criteria import Scores
-from .ranking import keep_highest
 from .select import Masks, check_scores, check_sparsity
 
 Schedule = Callable[[float], float]

@@ -10,10 +10,10 @@ import math
 import torch
 from torch import Tensor
 
+from ..base.exact import check_gone, keep_highest
 from .budgets import Budget, global_budget
 from .criteria import Scores
 from .grains import Grain, element
-from .ranking import check_gone, keep_highest
 
 Masks = dict[str, Tensor]
 

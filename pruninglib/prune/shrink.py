@@ -33,8 +33,8 @@ from .weights import weights_of
 
 Parts = dict[str, dict[str, Tensor]]  # "makes" and "reads" -> parameter -> unit of each weight
 
-LAYERS = (nn.Linear, _ConvNd, nn.Embedding, _BatchNorm)  # that can lose channels
 HEADS = ("heads", "num_heads")
+MAKERS = (nn.Linear, _ConvNd, nn.Embedding)
 PASSING = (tp.ops._ElementWiseOp, tp.ops._ConcatOp, tp.ops._ReshapeOp, tp.ops._ExpandOp)
 
 
@@ -138,9 +138,9 @@ def _trace(model: nn.Module, example) -> dict[str, tuple]:
             model.requires_grad_(True)  # else frozen layers would be missing from the graph
             graph.build_dependency(model, example, forward_fn=_run, verbose=False)
         for node in graph.module2node.values():
-            if not isinstance(node.module, LAYERS + PASSING):
+            if not isinstance(node.module, (*MAKERS, _BatchNorm, *PASSING)):
                 node.dependencies.clear()  # a group with it is left out; to follow it may not end
-        found = [*graph.get_all_groups(root_module_types=LAYERS[:3])]
+        found = [*graph.get_all_groups(root_module_types=MAKERS)]
     except (ZeroDivisionError, IndexError) as error:
         raise ValueError(
             f"Torch-Pruning can't follow how {type(model).__name__} reshapes or splits ({error})"
@@ -160,7 +160,9 @@ def _entry(group: tp.dependency.Group, graph: tp.DependencyGraph, tied: set[int]
         if isinstance(module, PASSING) and getattr(module, "offsets", ()) is not None:
             operations += str(module)  # a concatenation without offsets joins no channels
             continue
-        if not isinstance(module, LAYERS) or tied & {id(p) for p in module.parameters()}:
+        if not isinstance(module, (*MAKERS, _BatchNorm)) or tied & {
+            id(p) for p in module.parameters()
+        }:
             return None
         size = (graph.get_out_channels if out else graph.get_in_channels)(module)
         if None in item.root_idxs or max(item.idxs) >= size:
@@ -174,8 +176,8 @@ def _entry(group: tp.dependency.Group, graph: tp.DependencyGraph, tied: set[int]
                 period = math.gcd(period, size // module.groups)
         layers.append((item, module, out, size))
 
-    if "Norm" in operations:
-        return None  # called as a function
+    if "Norm" in operations:  # called as a function
+        return None
     units = torch.arange(count) % period
     if "oftmax" in operations or "ScaledDotProduct" in operations:
         name = graph._module2name[root.target.module]

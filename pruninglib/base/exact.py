@@ -1,7 +1,8 @@
-"""The exact ranking behind every selection: prune the k lowest of many scores, without a sort."""
+"""Exact counts: the k lowest of many scores, without a sort; whole numbers with a given sum."""
 
 import functools
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -73,3 +74,29 @@ def _kth(values: Tensor, k: int, below: int) -> tuple[Tensor, int]:
     wide = values if values.dtype == torch.float64 else values.float()
     threshold = wide.kthvalue(k).values
     return threshold.to(values.dtype), below + int((wide <= threshold).count_nonzero())
+
+
+def apportion(
+    share: Callable[[float], dict[str, int]], nothing: float, everything: float, total: int
+) -> dict[str, int]:
+    """share(t) at the t where its numbers add up to `total`.
+
+    From t = `nothing` to t = `everything` no number falls. Where several rise at the same t, the
+    first of them by name take what is left.
+    """
+    low, high = nothing, everything
+    for _ in range(100):  # bisection, further than floats can tell apart
+        middle = (low + high) / 2
+        if sum(share(middle).values()) <= total:
+            low = middle
+        else:
+            high = middle
+    counts, following = share(low), share(high)
+    for name in sorted(counts):
+        counts[name] += min(following[name] - counts[name], total - sum(counts.values()))
+    return counts
+
+
+def nearest(x: float) -> int:
+    """The nearest whole number, halves up."""
+    return math.floor(x + 0.5)
