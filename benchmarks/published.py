@@ -214,8 +214,8 @@ def network(name: str, make: Callable, splits: dict, epochs: int, *options) -> N
 
 
 def networks(splits: dict, quick: bool) -> list[Network]:
-    epochs = [1, 1, 1, 1] if quick else [12, 20, 6, 12]
-    small, large = Recipe(epochs[1]), Recipe(epochs[3], units=(8, 16, 40), ramp=0.45)
+    epochs = [1, 1, 1, 1] if quick else [12, 20, 6, 40]
+    small, large = Recipe(epochs[1]), Recipe(epochs[3], units=(8, 16, 40), ramp=0.5)
     at = (0.95, 0.97, 0.985), (0.98, 0.99, 0.995)
     return [
         network("LeNet-300-100", lenet_300_100, splits, epochs[0], small, at[0]),

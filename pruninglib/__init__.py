@@ -5,13 +5,14 @@ The layers import downwards only: course, tasks, measure, prune, base.
 
 __version__ = "0.1.0"
 
+from .base.files import load_shrunk, save_shrunk
 from .course import exercises
 from .course.lesson import claim, record, say
 from .measure import plots
 from .measure.experiment import at_random, by_magnitude, compare, prune_method, small_dense
 from .measure.ledger import latencies, ledger, macs, peak_allocation
 from .measure.stats import advantage, interval
-from .measure.training import Batches, classification_metrics, evaluate, fit
+from .measure.training import Batches, classification_metrics, evaluate, fit, recalibrate
 from .prune.budgets import erk, from_scan, global_budget, lamp, uniform, with_floor
 from .prune.criteria import (
     fisher,
@@ -31,5 +32,6 @@ from .prune.reconstruct import reconstruct
 from .prune.schedules import cosine, cubic, iterative, one_shot, regrow
 from .prune.select import select
 from .prune.sensitivity import scan
+from .prune.shrink import coupled, pool, shrink, spread
 from .prune.weights import prunable, sparsity, weights_of
 from .tasks.digits import digits

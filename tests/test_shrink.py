@@ -12,15 +12,6 @@ import torchvision
 from torch import nn
 
 import pruninglib as pl
-from pruninglib.prune.shrink import (
-    channels,
-    load_shrunk,
-    pool,
-    recalibrate,
-    save_shrunk,
-    shrink,
-    spread,
-)
 
 
 class Net(nn.Module):
@@ -172,6 +163,19 @@ MODELS = {
         IMAGE,
         {"0.weight": 4, "1.widen.weight": 12},
     ),
+    "depthwise after joining": (
+        lambda: Net(
+            lambda self, x: self.last(self.each(torch.cat([self.a(x), self.b(x)], 1))),
+            **{
+                "a": conv(3, 4),
+                "b": conv(3, 6),
+                "each": conv(10, 10, groups=10),
+                "last": conv(10, 2),
+            },
+        ),
+        IMAGE,
+        {"a.weight": 4, "b.weight": 6},
+    ),
     "two groups": (
         lambda: nn.Sequential(conv(3, 8), norm(8), conv(8, 12, groups=2), norm(12), conv(12, 2)),
         IMAGE,
@@ -240,9 +244,9 @@ def doubled(t):
 
 def halves(model, example, scores=None, budget=pl.uniform):
     """Masks that prune half of all units."""
-    groups = channels(model, example)
-    scores = pool(scores or pl.magnitude(model), groups)
-    return spread(pl.select(scores, 0.5, budget=budget), groups)
+    groups = pl.coupled(model, example)
+    scores = pl.pool(scores or pl.magnitude(model), groups)
+    return pl.spread(pl.select(scores, 0.5, budget=budget), groups)
 
 
 def masked(model, masks):
@@ -262,9 +266,9 @@ def parameters(model):
 def test_groups(name, as_found):
     model, example, units = build(name)
     with as_found(model):
-        groups = channels(model, example)
-    assert {group: len(s) for group, s in pool(pl.magnitude(model), groups).items()} == units
-    assert all(parts["reads"] for parts in groups.values())
+        groups = pl.coupled(model, example)
+    assert {group: len(s) for group, s in pl.pool(pl.magnitude(model), groups).items()} == units
+    assert all(parts.reads for parts in groups.values())
 
 
 @pytest.mark.parametrize("budget", [pl.uniform, pl.global_budget])
@@ -274,15 +278,16 @@ def test_the_smaller_model_equals_the_masked_one(name, budget, as_found):
     model.train()
     masks = halves(model, example, pl.random(model), budget)
     with as_found(model):
-        small = shrink(model, masks, example)
+        small = pl.shrink(model, masks, example)
     assert all(module.training for module in small.modules())
     assert parameters(small) == parameters(model) - sum(int((~m).sum()) for m in masks.values())
     assert parameters(small) < 0.8 * parameters(model)
     more = [torch.cat([t, t.flip(0), t.flip(-1)]) for t in example]  # another batch size
     zeros = masked(model, masks)
     for _ in range(2):  # BatchNorm with statistics of the batch, then with its own
-        torch.testing.assert_close(small(*more), zeros(*more))
-        assert small(*more).std(0).max() > 1e-4, "the inputs do not matter"
+        outputs = small(*more)
+        torch.testing.assert_close(outputs, zeros(*more))
+        assert outputs.std(0).max() > 1e-4, "the inputs do not matter"
         small.eval(), zeros.eval()
     small(*more).sum().backward()
     assert all(p.grad is not None and p.grad.shape == p.shape for p in small.parameters())
@@ -291,7 +296,7 @@ def test_the_smaller_model_equals_the_masked_one(name, budget, as_found):
 def test_a_network_of_torchvision():
     model, image = torchvision.models.resnet18(num_classes=10), torch.rand(1, 3, 32, 32)
     masks = halves(model, image)
-    small = shrink(model, masks, image)
+    small = pl.shrink(model, masks, image)
     assert small.layer1[0].conv1.weight.shape == (32, 32, 3, 3)
     assert small.layer4[1].bn2.num_features == 256 and small.fc.in_features == 256
     images = torch.rand(3, 3, 40, 40)
@@ -304,28 +309,28 @@ def test_half_precision():
     model, example, _ = build("residual")
     model, example = model.bfloat16().eval(), example[0].bfloat16()
     masks = halves(model, example)
-    small = shrink(model, masks, example)
+    small = pl.shrink(model, masks, example)
     assert {t.dtype for t in small.parameters()} == {torch.bfloat16}
     torch.testing.assert_close(small(example), masked(model, masks)(example), rtol=0.1, atol=0.1)
 
 
 def test_sizes_follow():
     model, example, _ = build("two groups")
-    small = shrink(model, halves(model, example), example)
+    small = pl.shrink(model, halves(model, example), example)
     assert [str(m) for m in small] == [str(m) for m in (
         conv(3, 4), nn.BatchNorm2d(4), conv(4, 6, groups=2), nn.BatchNorm2d(6), conv(6, 2)
     )]  # fmt: skip
     model, example, _ = build("inverted residual")
-    small = shrink(model, halves(model, example), example)
+    small = pl.shrink(model, halves(model, example), example)
     assert str(small[1].depthwise) == str(conv(6, 6, groups=6))
 
 
 def test_whole_heads_go():
     model, example, _ = build("encoder")
-    groups = channels(model, example)
+    groups = pl.coupled(model, example)
     kept = {"1.attention.q.weight": torch.tensor([True, False, True])}
-    masks = spread(kept, groups)
-    small = shrink(model, masks, example)
+    masks = pl.spread(kept, groups)
+    small = pl.shrink(model, masks, example)
     attention = small[1].attention
     assert attention.heads == 2 and model[1].attention.heads == 3
     rows = [0, 1, 2, 3, 8, 9, 10, 11]  # heads of four
@@ -339,9 +344,9 @@ def test_whole_heads_go():
 def test_the_heads_of_the_nearest_module_count():
     model = encoder()
     model.heads = model[1].heads = 4
-    assert len(pool(pl.magnitude(model), channels(model, TOKENS))["1.attention.q.weight"]) == 3
+    assert len(pl.pool(pl.magnitude(model), pl.coupled(model, TOKENS))["1.attention.q.weight"]) == 3
     kept = {"1.attention.q.weight": torch.arange(3) > 1}
-    small = shrink(model, spread(kept, channels(model, TOKENS)), TOKENS)
+    small = pl.shrink(model, pl.spread(kept, pl.coupled(model, TOKENS)), TOKENS)
     assert (model.heads, small.heads, small[1].heads, small[1].attention.heads) == (4, 4, 4, 1)
 
 
@@ -350,7 +355,7 @@ def test_weights_that_several_calls_share():
                 both=nn.Linear(4, 6), out=nn.Linear(12, 2))  # fmt: skip
     example = torch.rand(3, 4), torch.rand(3, 4)
     masks = halves(model, example)
-    small = shrink(model, masks, example)
+    small = pl.shrink(model, masks, example)
     torch.testing.assert_close(small(*example), masked(model, masks)(*example))
     assert small.both.out_features == 3 and small.out.in_features == 6
 
@@ -360,22 +365,22 @@ def test_weights_that_several_calls_share():
 
 def test_pooled_scores_are_means_over_all_layers_that_make_a_unit():
     model, example, _ = build("residual")
-    groups, scores = channels(model, example), pl.magnitude(model)
+    groups, scores = pl.coupled(model, example), pl.magnitude(model)
     names = ["0.weight", "2.conv2.weight", "3.conv2.weight"]
     rows = torch.cat([scores[name].flatten(1) for name in names], dim=1)
-    pooled = pool(scores, groups)
+    pooled = pl.pool(scores, groups)
     torch.testing.assert_close(pooled["0.weight"], rows.mean(1))
-    one = pool({"2.conv2.weight": scores["2.conv2.weight"]}, groups)
+    one = pl.pool({"2.conv2.weight": scores["2.conv2.weight"]}, groups)
     torch.testing.assert_close(one, {"0.weight": scores["2.conv2.weight"].flatten(1).mean(1)})
 
 
 def test_units_of_convolution_groups_and_heads():
     model, example, _ = build("two groups")
     scores = {"0.weight": torch.arange(8.0).view(8, 1, 1, 1).expand(8, 3, 3, 3)}
-    assert pool(scores, channels(model, example))["0.weight"].tolist() == [2, 3, 4, 5]
+    assert pl.pool(scores, pl.coupled(model, example))["0.weight"].tolist() == [2, 3, 4, 5]
     model, example, _ = build("encoder")
     scores = {"1.attention.k.weight": torch.arange(12.0).view(12, 1).expand(12, 12)}
-    assert pool(scores, channels(model, example))["1.attention.q.weight"].tolist() == [
+    assert pl.pool(scores, pl.coupled(model, example))["1.attention.q.weight"].tolist() == [
         1.5,
         5.5,
         9.5,
@@ -384,7 +389,7 @@ def test_units_of_convolution_groups_and_heads():
 
 def test_units_of_transposed_convolutions_lie_along_dimension_1():
     model, example, _ = build("U-Net")
-    makes = channels(model, example)["up.weight"]["makes"]
+    makes = pl.coupled(model, example)["up.weight"].makes
     assert makes["up.weight"][3, :, 1, 0].tolist() == [*range(6)] == makes["up.bias"].tolist()
 
 
@@ -393,7 +398,7 @@ def test_spread_masks_silence_a_unit_where_a_mask_of_weights_does_not():
     heard = []
     model[2].register_forward_hook(lambda *args: heard.append(args[-1][:, 0].abs().max().item()))
     keep = torch.arange(8) > 0
-    masks = spread({"0.weight": keep}, channels(model, example))
+    masks = pl.spread({"0.weight": keep}, pl.coupled(model, example))
     assert set(masks) == {"0.weight", "0.bias", "1.weight", "1.bias", "3.weight"}
     assert masks["3.weight"].equal(keep.view(1, 8, 1, 1).expand(6, 8, 1, 1))
     heard.clear()
@@ -404,20 +409,20 @@ def test_spread_masks_silence_a_unit_where_a_mask_of_weights_does_not():
 
 def test_masks_of_several_groups_join():
     model, example, _ = build("chain")
-    groups = channels(model, example)
+    groups = pl.coupled(model, example)
     kept = {"0.weight": torch.arange(8) < 5, "3.weight": torch.arange(6) > 1}
-    assert spread(kept, groups)["3.weight"].sum() == 4 * 5
+    assert pl.spread(kept, groups)["3.weight"].sum() == 4 * 5
 
 
 @pytest.mark.parametrize(
     "call, message",
     [
         (
-            lambda g: pool({"0.weight": torch.ones(4, 3, 3, 3)}, g),
+            lambda g: pl.pool({"0.weight": torch.ones(4, 3, 3, 3)}, g),
             "scores of 0.weight have shape (4, 3, 3, 3), but must be (8, 3, 3, 3)",
         ),
         (
-            lambda g: spread({"0.weight": torch.ones(9) > 0}, g),
+            lambda g: pl.spread({"0.weight": torch.ones(9) > 0}, g),
             "kept of 0.weight have shape (9,), but must be (8,)",
         ),
     ],
@@ -425,7 +430,7 @@ def test_masks_of_several_groups_join():
 def test_other_shapes(call, message):
     model, example, _ = build("chain")
     with pytest.raises(ValueError, match=re.escape(message)):
-        call(channels(model, example))
+        call(pl.coupled(model, example))
 
 
 # ---- masks from elsewhere ----
@@ -433,7 +438,7 @@ def test_other_shapes(call, message):
 
 def test_masks_of_single_layers():
     model, example, _ = build("chain")
-    small = shrink(
+    small = pl.shrink(
         model, pl.select(pl.magnitude(model), 0.5, grain=pl.channel, budget=pl.uniform), example
     )
     assert [small[i].weight.shape[:2] for i in (0, 3, 8)] == [(4, 3), (3, 4), (3, 3)]
@@ -446,7 +451,7 @@ def test_what_only_some_coupled_layers_lose_stays_as_zeros():
         masks[name][:2] = False
     masks["3.conv2.weight"][1:3] = False
     masks["2.conv1.weight"][5, 1, 0] = False
-    small = shrink(model, masks, example)
+    small = pl.shrink(model, masks, example)
     assert small[0].out_channels == 7 and (small[0].weight[0] == 0).all()
     assert small[0].weight[1:].equal(model[0].weight[2:])
     assert (small[3].conv2.weight[1] == 0).all() and small[3].conv2.weight[2].all()
@@ -458,7 +463,7 @@ def test_nothing_to_remove_gives_an_equal_copy(as_found):
     model, example, _ = build("residual")
     masks = pl.select(pl.magnitude(model), 0.3)
     with as_found(model):
-        small = shrink(model, masks, example)
+        small = pl.shrink(model, masks, example)
     pl.apply(model, masks)
     assert str(small) == str(model)
     for (name, one), (other_name, other) in zip(
@@ -470,15 +475,15 @@ def test_nothing_to_remove_gives_an_equal_copy(as_found):
 @pytest.mark.parametrize("units", [8, 1])
 def test_a_layer_keeps_one_unit(units):
     model = nn.Sequential(conv(3, units), conv(units, 2))
-    assert list(channels(model, IMAGE)) == ["0.weight"] * (units > 1)
+    assert list(pl.coupled(model, IMAGE)) == ["0.weight"] * (units > 1)
     masks = {"0.weight": torch.zeros(units, 3, 3, 3) > 0}
     with pytest.raises(ValueError, match=r"all units of 0\.weight are masked, .* at least one"):
-        shrink(model, masks, IMAGE)
+        pl.shrink(model, masks, IMAGE)
 
 
 def test_masks_of_another_model(model):
     with pytest.raises(ValueError, match=r"'1.weight' is no parameter of Sequential"):
-        shrink(model, {"1.weight": torch.ones(2) > 0}, torch.rand(2, 4))
+        pl.shrink(model, {"1.weight": torch.ones(2) > 0}, torch.rand(2, 4))
 
 
 # ---- what stays as it is ----
@@ -487,7 +492,7 @@ def test_masks_of_another_model(model):
 def test_frozen_layers_go_too_and_stay_frozen():
     model, example, _ = build("chain")
     model[:3].requires_grad_(False)
-    small = shrink(model, halves(model, example), example)
+    small = pl.shrink(model, halves(model, example), example)
     assert small[0].out_channels == 4 and small[4].num_features == 3
     flags = [p.requires_grad for p in model.parameters()]
     assert flags == [p.requires_grad for p in small.parameters()] and any(flags)
@@ -496,7 +501,7 @@ def test_frozen_layers_go_too_and_stay_frozen():
 def test_an_optimizer_made_before_removal_does_not_train_the_new_model():
     model, example, _ = build("chain")
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    small = shrink(model, halves(model, example), example)
+    small = pl.shrink(model, halves(model, example), example)
     before = copy.deepcopy(small.state_dict())
     small.eval()(*example).square().sum().backward()
     optimizer.step()
@@ -508,14 +513,14 @@ def test_an_optimizer_made_before_removal_does_not_train_the_new_model():
 def test_each_module_keeps_its_mode():
     model, example, _ = build("chain")
     model.train()[1].eval()
-    small = shrink(model, halves(model, example), example)
+    small = pl.shrink(model, halves(model, example), example)
     assert [m.training for m in small] == [i != 1 for i in range(9)]
 
 
 def test_tracing_needs_no_gradients():
     model, example, units = build("chain")
     with torch.no_grad():
-        assert list(channels(model, example)) == list(units)
+        assert list(pl.coupled(model, example)) == list(units)
 
 
 def test_tied_weights_are_left_whole():
@@ -524,13 +529,13 @@ def test_tied_weights_are_left_whole():
     del model[2]
     model[2].weight = model[0].weight
     masks = halves(model, TOKENS)
-    small = shrink(model, masks, TOKENS)
+    small = pl.shrink(model, masks, TOKENS)
     assert small[2].weight is small[0].weight and small[1].up.out_features == 5
     torch.testing.assert_close(small(TOKENS), masked(model, masks)(TOKENS))
     model = nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 7))
-    assert list(channels(model, TOKENS)) == ["0.weight"]
+    assert list(pl.coupled(model, TOKENS)) == ["0.weight"]
     model[1].weight = model[0].weight
-    assert not channels(model, TOKENS)
+    assert not pl.coupled(model, TOKENS)
 
 
 WAYS_OUT = {
@@ -547,7 +552,7 @@ WAYS_OUT = {
 def test_channels_of_the_outputs_stay(way):
     model = Net(WAYS_OUT[way], hidden=nn.Linear(5, 8), out=nn.Linear(8, 6))
     expected = [] if way == "sum with features" else ["hidden.weight"]
-    assert list(channels(model, ROWS)) == expected
+    assert list(pl.coupled(model, ROWS)) == expected
 
 
 WIDE = {"hidden": nn.Linear(5, 8), "out": nn.Linear(8, 3)}
@@ -564,7 +569,7 @@ LEFT_OUT = {
 @pytest.mark.parametrize("way", LEFT_OUT)
 def test_channels_whose_removal_is_not_zeroing_stay(way):
     model = Net(LEFT_OUT[way], norm=nn.LayerNorm(8), shift=nn.Parameter(torch.rand(8)), **WIDE)
-    assert not channels(model, ROWS)
+    assert not pl.coupled(model, ROWS)
 
 
 @pytest.mark.parametrize(
@@ -574,7 +579,7 @@ def test_channels_whose_removal_is_not_zeroing_stay(way):
 )
 def test_layers_that_are_left_out(layer):
     model = nn.Sequential(conv(3, 8), layer, conv(4 if isinstance(layer, nn.Conv2d) else 8, 2))
-    assert not channels(model, IMAGE)
+    assert not pl.coupled(model, IMAGE)
 
 
 def test_attention_that_does_not_tell_its_heads_is_left_out():
@@ -582,7 +587,7 @@ def test_attention_that_does_not_tell_its_heads_is_left_out():
     del model[1].attention.heads
     Attention.heads = property(lambda self: self.q.out_features // 4)
     try:
-        assert list(channels(model, TOKENS)) == ["1.up.weight"]
+        assert list(pl.coupled(model, TOKENS)) == ["1.up.weight"]
     finally:
         del Attention.heads
 
@@ -590,10 +595,10 @@ def test_attention_that_does_not_tell_its_heads_is_left_out():
 def test_packed_attention_and_recurrence_are_left_out():
     layer = nn.TransformerEncoderLayer(12, 3, 10, batch_first=True)
     model = nn.Sequential(nn.Embedding(7, 12), layer, nn.GRU(12, 4))
-    assert list(channels(model, TOKENS)) == ["1.linear1.weight"]
+    assert list(pl.coupled(model, TOKENS)) == ["1.linear1.weight"]
     masks = halves(model, TOKENS)
     with torch.no_grad():  # where torch takes a path of its own
-        small, zeros = shrink(model, masks, TOKENS).eval(), masked(model, masks).eval()
+        small, zeros = pl.shrink(model, masks, TOKENS).eval(), masked(model, masks).eval()
         torch.testing.assert_close(small(TOKENS)[0], zeros(TOKENS)[0])
     assert small[1].linear2.in_features == 5
 
@@ -613,27 +618,27 @@ HIDDEN = {
 def test_code_that_the_graph_does_not_show(way, as_found):
     model = Net(HIDDEN[way], hidden=nn.Linear(5, 8), out=nn.Linear(8, 3), two=nn.Linear(8, 3))
     model.hidden.weight.data[0] = 0
-    masks = spread({"hidden.weight": torch.arange(8) > 0}, channels(model, ROWS))
+    masks = pl.spread({"hidden.weight": torch.arange(8) > 0}, pl.coupled(model, ROWS))
     with (
         as_found(model),
         pytest.raises(ValueError, match=r"Net can't do without these units: .*\("),
     ):
-        shrink(model, masks, ROWS)
+        pl.shrink(model, masks, ROWS)
 
 
 def test_a_network_that_torch_pruning_cannot_follow(as_found):
     model, image = torchvision.models.shufflenet_v2_x0_5(), torch.rand(1, 3, 32, 32)
     with as_found(model), pytest.raises(ValueError, match="can't follow how ShuffleNetV2 reshapes"):
-        channels(model, image)
+        pl.coupled(model, image)
 
 
 def test_models_without_values():
     with pytest.raises(ValueError, match=r"0\.weight has no shape yet: run one batch"):
-        channels(nn.Sequential(nn.LazyLinear(3)), ROWS)
+        pl.coupled(nn.Sequential(nn.LazyLinear(3)), ROWS)
     with torch.device("meta"):
         model = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3))
     with pytest.raises(ValueError, match=r"0\.weight is on the meta device and has no values"):
-        shrink(model, {"0.weight": torch.ones(4, 5) > 0}, ROWS)
+        pl.shrink(model, {"0.weight": torch.ones(4, 5) > 0}, ROWS)
 
 
 # ---- recalibration ----
@@ -643,11 +648,12 @@ def test_recalibration_averages_over_all_batches_alike():
     model, _, _ = build("chain")
     model.append(nn.Dropout())
     model[1].momentum, model[4].training = 0.3, False
+    model[1].num_batches_tracked += 7
     batches = [torch.rand(n, 3, 8, 8).double() + n for n in (2, 3, 5)]
     first = [model[0](x).transpose(0, 1).flatten(1) for x in batches]
     others = {n: t.clone() for n, t in model.state_dict().items() if "running" not in n}
     rng = torch.get_rng_state()
-    recalibrate(model, iter([(batches[0], "label"), [batches[1]], batches[2]]))
+    pl.recalibrate(model, iter([(batches[0], "label"), [batches[1]], batches[2]]))
     assert rng.equal(torch.get_rng_state())
     mean, var = (sum(f(x, 1) for x in first) / 3 for f in (torch.mean, torch.var))
     torch.testing.assert_close(model[1].running_mean, mean)
@@ -664,12 +670,12 @@ def test_recalibration_averages_over_all_batches_alike():
 
 def test_a_recalibrated_model_sees_normalised_channels():
     model, example, _ = build("chain")
-    small = shrink(model, halves(model, example), example)
+    small = pl.shrink(model, halves(model, example), example)
     outputs = []
     small[1].register_forward_hook(lambda *args: outputs.append((args[-1], small[1])))
     with torch.no_grad():
         small.eval()(*example)
-        recalibrate(small, [example])
+        pl.recalibrate(small, [example])
         outputs.clear()
         small(*example)
     (output, layer), *_ = outputs
@@ -679,12 +685,12 @@ def test_a_recalibrated_model_sees_normalised_channels():
 def test_recalibration_without_batches_or_norms(as_found):
     model, example, _ = build("chain")
     with as_found(model), pytest.raises(ValueError, match="batches is empty"):
-        recalibrate(model, iter([]))
+        pl.recalibrate(model, iter([]))
     with as_found(model), pytest.raises(RuntimeError, match="expected input"):
-        recalibrate(model, [example[0], example[0][:, :2]])
+        pl.recalibrate(model, [example[0], example[0][:, :2]])
     plain = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2, track_running_stats=False))
     with pytest.raises(ValueError, match="Sequential has no BatchNorm with running statistics"):
-        recalibrate(plain, [torch.rand(3, 2)])
+        pl.recalibrate(plain, [torch.rand(3, 2)])
 
 
 # ---- on disk ----
@@ -693,9 +699,9 @@ def test_recalibration_without_batches_or_norms(as_found):
 @pytest.mark.parametrize("name", MODELS)
 def test_a_smaller_model_comes_back_from_disk(name, tmp_path):
     model, example, _ = build(name)
-    small = shrink(model, halves(model, example), example)
-    save_shrunk(small, tmp_path / "small")
-    loaded = load_shrunk(MODELS[name][0](), tmp_path / "small")
+    small = pl.shrink(model, halves(model, example), example)
+    pl.save_shrunk(small, tmp_path / "small")
+    loaded = pl.load_shrunk(MODELS[name][0](), tmp_path / "small")
     assert str(loaded) == str(small)
     assert [f.name for f in tmp_path.iterdir()] == ["small"]
     for one, other in zip(loaded.state_dict().values(), small.state_dict().values(), strict=True):
@@ -711,9 +717,9 @@ def test_tied_weights_come_back_tied(tmp_path):
         return model
 
     model = tied()
-    small = shrink(model, halves(model, TOKENS), TOKENS)
-    save_shrunk(small, tmp_path / "small")
-    loaded = load_shrunk(tied().requires_grad_(False), str(tmp_path / "small"))
+    small = pl.shrink(model, halves(model, TOKENS), TOKENS)
+    pl.save_shrunk(small, tmp_path / "small")
+    loaded = pl.load_shrunk(tied().requires_grad_(False), str(tmp_path / "small"))
     assert loaded[2].weight is loaded[0].weight and not loaded[0].weight.requires_grad
     torch.testing.assert_close(loaded(TOKENS), small(TOKENS))
 
@@ -732,36 +738,36 @@ def three(middle, *last):
     ],
 )
 def test_a_file_of_another_model(other, message, tmp_path, as_found):
-    save_shrunk(three(nn.ReLU(), nn.Linear(4, 3)), tmp_path / "m")
+    pl.save_shrunk(three(nn.ReLU(), nn.Linear(4, 3)), tmp_path / "m")
     with (
         as_found(other),
         pytest.raises(ValueError, match=re.escape(f"m holds another model: {message}")),
     ):
-        load_shrunk(other, tmp_path / "m")
+        pl.load_shrunk(other, tmp_path / "m")
 
 
 def test_a_file_of_something_else(model, tmp_path, as_found):
     safetensors.torch.save_file(dict(model.state_dict()), tmp_path / "m")
     with as_found(model), pytest.raises(ValueError, match=r"m holds another model: 0\.bias where"):
-        load_shrunk(model, tmp_path / "m")
+        pl.load_shrunk(model, tmp_path / "m")
 
 
 @pytest.mark.parametrize("keep_bytes", [0, 5, 100, -1])
 def test_a_truncated_file(keep_bytes, model, tmp_path, as_found):
     path = tmp_path / "m"
-    save_shrunk(model, path)
+    pl.save_shrunk(model, path)
     path.write_bytes(path.read_bytes()[:keep_bytes])
     with (
         as_found(model),
         pytest.raises(ValueError, match=r"m is no whole safetensors file .*again"),
     ):
-        load_shrunk(model, path)
+        pl.load_shrunk(model, path)
 
 
 @pytest.mark.parametrize("fails", ["save_file", "replace"])
 def test_no_half_file_when_writing_fails(fails, model, tmp_path, monkeypatch):
     path = tmp_path / "m"
-    save_shrunk(model, path)
+    pl.save_shrunk(model, path)
     earlier = path.read_bytes()
 
     def full(tensors, target, *_):
@@ -777,5 +783,5 @@ def test_no_half_file_when_writing_fails(fails, model, tmp_path, monkeypatch):
     else:
         monkeypatch.setattr(os, "replace", refused)
     with pytest.raises(OSError, match="no space left"):
-        save_shrunk(nn.Linear(2, 2), path)
+        pl.save_shrunk(nn.Linear(2, 2), path)
     assert path.read_bytes() == earlier and [f.name for f in tmp_path.iterdir()] == ["m"]

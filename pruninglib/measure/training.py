@@ -1,12 +1,14 @@
 """Training and evaluating, for any model and loss."""
 
 import contextlib
+import copy
 import math
 import time
 from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torchmetrics import MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
@@ -101,6 +103,30 @@ def _epochs(model, loss, batches, epochs, optimizer, after_epoch, progress) -> l
         if after_epoch:
             after_epoch(epoch)
     return rows
+
+
+def recalibrate(model: nn.Module, batches: Iterable) -> None:
+    """BatchNorm's running statistics anew, in place: their plain average over the batches.
+
+    The old ones do not fit what a norm sees after pruning ("EagleEye": Li et al., ECCV 2020).
+    batches: inputs, or tuples that begin with them. Nothing else is changed. Raises ValueError if
+    there are no batches, or no BatchNorm that keeps statistics.
+    """
+    twin = copy.deepcopy(model).eval()  # so that dropout draws nothing
+    pairs = zip(model.modules(), twin.modules(), strict=True)
+    norms = [(m, t) for m, t in pairs if isinstance(m, _BatchNorm) and m.track_running_stats]
+    if not norms:
+        raise ValueError(f"{type(model).__name__} has no BatchNorm with running statistics")
+    for _, norm in norms:
+        norm.train().reset_running_stats()
+        norm.momentum = None  # all batches count alike
+    with torch.no_grad():
+        for batch in batches:
+            twin(batch if isinstance(batch, Tensor) else batch[0])
+    if not any(norm.num_batches_tracked for _, norm in norms):
+        raise ValueError("batches is empty: there is nothing to take statistics of")
+    for old, new in norms:
+        old.load_state_dict(new.state_dict())
 
 
 def classification_metrics(classes: int) -> MetricCollection:

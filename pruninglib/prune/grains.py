@@ -43,9 +43,14 @@ class Grain:
 
     def pooled(self, pooling: str) -> "Grain":
         """The same grain with another pooling."""
-        if pooling not in POOLINGS:
-            raise ValueError(f"pooling is {pooling!r}, but must be one of {', '.join(POOLINGS)}")
+        check_pooling(pooling)
         return dataclasses.replace(self, pooling=pooling)
+
+
+def check_pooling(pooling: str) -> None:
+    """Raise ValueError unless `pooling` is the name of one."""
+    if pooling not in POOLINGS:
+        raise ValueError(f"pooling is {pooling!r}, but must be one of {', '.join(POOLINGS)}")
 
 
 def _rows(scores: Tensor) -> Tensor:

@@ -12,8 +12,6 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd  # the one common base of Conv1d ... ConvTranspose3d
 from torch.nn.parameter import UninitializedParameter
 
-from ..base.state import untouched  # noqa: F401 (moved; to go)
-
 PRUNABLE_TYPES = (nn.Linear, nn.Bilinear, _ConvNd, nn.Embedding, nn.EmbeddingBag)
 
 
