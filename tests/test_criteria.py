@@ -79,6 +79,7 @@ def test_prunable_leaves_out_biases_and_norms():
         (["body.1*"], ["body.0", "head"]),
         (["*.0.weight", nn.Embedding], ["body.1", "head"]),
         ((nn.Linear, "body.0.weight"), ["body.10"]),
+        (["head.*", "h*", "body.?.*"], ["body.10"]),
         (iter(["head.weight"]), ["body.0", "body.1", "body.10"]),
     ],
 )

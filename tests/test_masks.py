@@ -61,13 +61,17 @@ def no_hooks(model, optimizer):
 
 
 def test_apply_zeroes_what_is_pruned_and_nothing_else(model, masks):
-    before, keys = copy.deepcopy(model.state_dict()), list(model.state_dict())
+    before = copy.deepcopy(model.state_dict())
+    places = {n: p.data_ptr() for n, p in model.named_parameters()}
     pl.apply(model, masks)
     for name, tensor in model.state_dict().items():
         mask = masks.get(name, torch.ones_like(tensor, dtype=torch.bool))
         assert tensor[mask].equal(before[name][mask]) and (tensor[~mask] == 0).all()
-    assert list(model.state_dict()) == keys and model[0].weight.requires_grad
-    assert all(pl.masks_of(model)[n].equal(m) for n, m in masks.items())
+    assert list(model.state_dict()) == list(before) and model[0].weight.requires_grad
+    assert {n: p.data_ptr() for n, p in model.named_parameters()} == places, "not in place"
+    found = pl.masks_of(model)
+    assert all(m.dtype == torch.bool and m.equal(masks[n]) for n, m in found.items())
+    assert list(found) == list(masks) and list(pl.masks_of(model, ["2.weight"])) == ["2.weight"]
 
 
 # ---- keeping ----
@@ -142,6 +146,15 @@ def test_an_optimizer_made_for_another_model(model, masks, as_found):
     ):
         pass
     assert no_hooks(model, optimizer)
+
+
+@pytest.mark.parametrize("names", [["0.bias", "0.weight"], ["2.weight", "2.bias"]])
+def test_an_optimizer_of_some_parameters_in_groups(names, model, loss, batches, masks):
+    parameters = dict(model.named_parameters())
+    optimizer = AdamW([{"params": [parameters[name]]} for name in names], weight_decay=0.1)
+    with pl.keep(model, masks, optimizer):
+        steps(model, loss, batches, optimizer)
+    assert revived(model, masks) == 0
 
 
 # ---- masks that do not fit ----

@@ -12,7 +12,6 @@ from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim.swa_utils import AveragedModel
 
 import pruninglib as pl
-from pruninglib.prune.shrink import channels, pool, recalibrate, shrink, spread
 
 
 def linear(weights, dtype=torch.float32):
@@ -34,11 +33,11 @@ def half(model, seed=3):
 
 def without_channels(model, example, sparsity=0.5):
     """The model with channels masked, and a smaller one without them."""
-    groups = channels(model, example)
-    kept = pl.select(pool(pl.magnitude(model), groups), sparsity, budget=pl.uniform)
-    masked, masks = copy.deepcopy(model), spread(kept, groups)
+    groups = pl.coupled(model, example)
+    kept = pl.select(pl.pool(pl.magnitude(model), groups), sparsity, budget=pl.uniform)
+    masked, masks = copy.deepcopy(model), pl.spread(kept, groups)
     pl.apply(masked, masks)
-    return masked, shrink(model, masks, example)
+    return masked, pl.shrink(model, masks, example)
 
 
 # ---- selection ----
@@ -260,10 +259,10 @@ def test_17_stale_batch_norm():
     masks, dense = pl.select(pl.magnitude(model), 0.8), task.score(model, "valid")
     pl.apply(model, masks)
     stale = task.score(model, "valid")
-    recalibrate(model, task.batches("train"))
+    pl.recalibrate(model, task.batches("train"))
     assert stale < 0.7 < 0.9 < task.score(model, "valid") and dense > 0.9
     images = task.splits["train"][0]
-    recalibrate(model, [images])
+    pl.recalibrate(model, [images])
     seen = model.conv1(images)
     torch.testing.assert_close(model.norm1.running_mean, seen.mean((0, 2, 3)))
     torch.testing.assert_close(model.norm1.running_var, seen.var((0, 2, 3)))
@@ -440,9 +439,9 @@ def test_27_layers_of_other_kinds():
         torch.testing.assert_close(small(image), masked(image))
         assert (small[1].groups, small[1].in_channels, small[1].out_channels) == (groups, 4, 4)
     single = nn.Sequential(nn.Conv2d(4, 1, 1), nn.Conv2d(1, 3, 1))
-    assert not channels(single, image)
+    assert not pl.coupled(single, image)
     with pytest.raises(ValueError, match=r"units of 0\.weight are masked, .* keep at least one"):
-        shrink(model, {"0.weight": torch.zeros(8, 4, 1, 1) > 0}, image)
+        pl.shrink(model, {"0.weight": torch.zeros(8, 4, 1, 1) > 0}, image)
     # masked, these are layers like others
     for layer in (*depthwise[::2], *grouped[::2], *single):
         masks = pl.select(pl.magnitude(layer), 0.5, grain=pl.channel)

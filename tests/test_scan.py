@@ -105,6 +105,11 @@ def test_bad_input_changes_nothing(model, options, message, as_found):
         pl.scan(model, sum_of_sizes, **{"sparsities": [0.5]} | options)
 
 
+def test_sparsities_are_checked_before_anything_is_measured(model):
+    with pytest.raises(ValueError, match=r"sparsity is 1\.5"):
+        pl.scan(model, lambda model: pytest.fail("measured"), [0.5, 1.5])
+
+
 class MovingMean(nn.Module):
     """Puts a new tensor in its buffer's place at every call."""
 

@@ -163,18 +163,14 @@ MODELS = {
         IMAGE,
         {"0.weight": 4, "1.widen.weight": 12},
     ),
-    "depthwise after joining": (
+    "depthwise, joined": (
         lambda: Net(
-            lambda self, x: self.last(self.each(torch.cat([self.a(x), self.b(x)], 1))),
-            **{
-                "a": conv(3, 4),
-                "b": conv(3, 6),
-                "each": conv(10, 10, groups=10),
-                "last": conv(10, 2),
-            },
+            lambda self, x: self.out(torch.cat([self.a(x), self.each(self.b(x))], 1) + self.c(x)),
+            **{"a": conv(3, 4), "b": conv(3, 6), "each": conv(6, 6, groups=6), "c": conv(3, 10)},
+            out=conv(10, 2),
         ),
         IMAGE,
-        {"a.weight": 4, "b.weight": 6},
+        {"a.weight": 10},
     ),
     "two groups": (
         lambda: nn.Sequential(conv(3, 8), norm(8), conv(8, 12, groups=2), norm(12), conv(12, 2)),
@@ -563,6 +559,7 @@ LEFT_OUT = {
     "softmax": lambda self, x: self.out(self.hidden(x).softmax(-1)),
     "chunk": lambda self, x: self.out(self.hidden(x).chunk(2, 1)[0].repeat(1, 2)),
     "parameter": lambda self, x: self.out(self.hidden(x) + self.shift),
+    "joined elsewhere": lambda self, x: self.out(torch.cat([self.hidden(x), self.hidden(-x)])),
 }
 
 
@@ -585,11 +582,24 @@ def test_layers_that_are_left_out(layer):
 def test_attention_that_does_not_tell_its_heads_is_left_out():
     model = encoder()
     del model[1].attention.heads
+    model.heads = 5  # not theirs, for it does not divide their width
     Attention.heads = property(lambda self: self.q.out_features // 4)
     try:
         assert list(pl.coupled(model, TOKENS)) == ["1.up.weight"]
     finally:
         del Attention.heads
+
+
+def test_heads_that_share_keys_are_left_out():
+    def run(self, x):
+        q, k, v = self.q(x).view(2, 5, 4, 3), self.k(x).view(2, 5, 2, 3), self.v(x).view(2, 5, 2, 3)
+        k, v = k.repeat_interleave(2, 2).transpose(1, 2), v.repeat_interleave(2, 2).transpose(1, 2)
+        mixed = F.scaled_dot_product_attention(q.transpose(1, 2), k, v)
+        return self.out(mixed.transpose(1, 2).reshape(2, 5, 12))
+
+    model = Net(run, q=nn.Linear(4, 12), k=nn.Linear(4, 6), v=nn.Linear(4, 6), out=nn.Linear(12, 3))
+    model.heads = 4
+    assert not pl.coupled(model, torch.rand(2, 5, 4))
 
 
 def test_packed_attention_and_recurrence_are_left_out():
@@ -722,6 +732,16 @@ def test_tied_weights_come_back_tied(tmp_path):
     loaded = pl.load_shrunk(tied().requires_grad_(False), str(tmp_path / "small"))
     assert loaded[2].weight is loaded[0].weight and not loaded[0].weight.requires_grad
     torch.testing.assert_close(loaded(TOKENS), small(TOKENS))
+
+
+def test_tensors_that_share_memory_are_written_apart(model, tmp_path):
+    model.register_buffer("whole", torch.rand(4, 3))
+    model.register_buffer("part", model.whole[1:].t())
+    pl.save_shrunk(model, tmp_path / "m")
+    twin = copy.deepcopy(model)
+    twin.whole.zero_()
+    loaded = pl.load_shrunk(twin, tmp_path / "m")
+    assert loaded.whole.equal(model.whole) and loaded.part.equal(model.part)
 
 
 def three(middle, *last):

@@ -133,3 +133,19 @@ def outputs_of(model: nn.Module, example) -> list[Tensor]:
     """The outputs in evaluation mode, each from an operation that belongs to no layer."""
     outputs = model.eval()(*example) if isinstance(example, tuple) else model.eval()(example)
     return [t * 1 for t in tree_leaves(outputs) if isinstance(t, Tensor) and t.is_floating_point()]
+
+
+def check_outputs(small: nn.Module, silent: nn.Module, example) -> None:
+    """Raise ValueError unless a model without units gives what one with silent units gives."""
+    try:
+        with untouched(small), torch.no_grad():
+            pairs = zip(outputs_of(silent, example), outputs_of(small, example), strict=True)
+            for one, other in pairs:
+                worst, scale = float((one - other).abs().max()), float(one.abs().max())
+                if worst > torch.finfo(one.dtype).eps ** 0.5 * scale:
+                    raise RuntimeError(f"outputs up to {scale:.3g} differ by {worst:.3g}")
+    except Exception as error:  # whatever the model's code raises
+        raise ValueError(
+            f"{type(small).__name__} can't do without these units: its code does with channels "
+            f"what the graph does not show, such as a fixed size or a mean over them ({error})"
+        ) from error

@@ -136,6 +136,18 @@ def each_input(
         )
 
 
+def second_moments(model: nn.Module, weight: Weights, loss: Loss, batches: Iterable) -> Tensor:
+    """Σ x xᵀ over all inputs x of one Linear layer, (in, in), float64."""
+    sums = []
+
+    def add(_, x: Tensor) -> None:
+        x = x.double()
+        sums[:] = [sums[0] + x.T @ x if sums else x.T @ x]
+
+    each_input(model, weight, loss, batches, add)
+    return sums[0]
+
+
 def size(batch) -> int:
     """Number of samples in a batch: the length of its first tensor."""
     while not isinstance(batch, Tensor):

@@ -1,6 +1,7 @@
 """A model's state: left as it was by whatever looks at a model."""
 
 import contextlib
+from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -45,3 +46,12 @@ def untouched(model: nn.Module):
         yield model
     finally:
         state.restore()
+
+
+def check_trained(optimizer: torch.optim.Optimizer, weights: Iterable[nn.Parameter]) -> None:
+    """Raise ValueError if the optimizer trains none of the weights."""
+    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if not any(id(weight) in trained for weight in weights):
+        raise ValueError(
+            "the optimizer trains none of the weights to prune: was it made for another model?"
+        )

@@ -76,8 +76,7 @@ def with_floor(budget: Budget = global_budget, kept: float = 0.01) -> Budget:
         most = {n: len(s) - max(1, math.ceil(kept * len(s) - 1e-9)) for n, s in scores.items()}
         if pruned > sum(most.values()):
             raise ValueError(
-                f"{pruned} units are to be pruned, but the floors leave {sum(most.values())}: "
-                "lower the sparsity or the floor"
+                f"{pruned} units are to be pruned, but the floors leave {sum(most.values())}: lower the sparsity or the floor"
             )
         free, full = dict(scores), {}
         while True:
@@ -97,10 +96,9 @@ def from_scan(scan: dict[str, dict[float, float]]) -> Budget:
     `scan` is what `pruninglib.scan` returns: for each parameter a dict from sparsity to a metric
     where higher is better. For a permitted damage d, a layer may be pruned as far as its
     metric, made monotone and interpolated, falls by d at most; d is then chosen so that the
-    layers together reach the sparsity asked for (the idea of Han et al., NeurIPS 2015, with the
-    choice of thresholds made a rule). No layer goes beyond the last sparsity scanned, unless all
-    have to. A loss, negated, makes a better metric than an accuracy, which is flat for long and
-    then falls off a cliff.
+    layers together reach the sparsity asked for (after Han et al., NeurIPS 2015). No layer goes
+    beyond the last sparsity scanned, unless all have to. A loss, negated, makes a better metric
+    than an accuracy, which is flat for long and then falls off a cliff.
     """
     curves = {name: _damage_curve(name, values) for name, values in scan.items()}
     far = 1e3 * max((curve[-1][1] for curve in curves.values()), default=0) or 1.0

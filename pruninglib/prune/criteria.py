@@ -20,18 +20,19 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ..base.gradients import Loss, each_input, mean_gradients, over_samples, wide
-from ..base.state import untouched
-from .weights import check_trained, prunable, weights_of
+from ..base.state import check_trained, untouched
+from .weights import prunable, weights_of
 
 Scores = dict[str, Tensor]
+Names = list[str] | None  # None: all prunable weights
 
 
-def magnitude(model: nn.Module, names: list[str] | None = None) -> Scores:
+def magnitude(model: nn.Module, names: Names = None) -> Scores:
     """|w|: what is small is pruned first (Han et al., NeurIPS 2015)."""
     return {name: weight.detach().abs() for name, weight in weights_of(model, names).items()}
 
 
-def random(model: nn.Module, names: list[str] | None = None, seed: int = 0) -> Scores:
+def random(model: nn.Module, names: Names = None, seed: int = 0) -> Scores:
     """Uniform noise in [0, 1): the control that every criterion must beat.
 
     Each weight's noise depends on `seed` and the order of names, never on the global
@@ -44,26 +45,18 @@ def random(model: nn.Module, names: list[str] | None = None, seed: int = 0) -> S
     }
 
 
-def gradient(
-    model: nn.Module, loss: Loss, batches: Iterable, names: list[str] | None = None
-) -> Scores:
+def gradient(model: nn.Module, loss: Loss, batches: Iterable, names: Names = None) -> Scores:
     """|E[g]|: how fast the loss changes with a weight.
 
     The score by which RigL grows weights that are zero (Evci et al., ICML 2020). With a grain
     of several weights and L2 pooling it is the norm of the unit's gradient.
     """
-    return {
-        n: g.abs()
-        for n, g in mean_gradients(model, weights_of(model, names), loss, batches).items()
-    }
+    found = mean_gradients(model, weights_of(model, names), loss, batches)
+    return {name: g.abs() for name, g in found.items()}
 
 
 def taylor(
-    model: nn.Module,
-    loss: Loss,
-    batches: Iterable,
-    names: list[str] | None = None,
-    reading: str = "mean",
+    model: nn.Module, loss: Loss, batches: Iterable, names: Names = None, reading: str = "mean"
 ) -> Scores:
     """First-order change of the loss when a weight is removed: zeroing w changes it by -g·w.
 
@@ -85,7 +78,7 @@ def taylor(
     return _times_weights(model, gradients, power=2 if reading == "square" else 1)
 
 
-def snip(model: nn.Module, loss: Loss, batches: Iterable, names: list[str] | None = None) -> Scores:
+def snip(model: nn.Module, loss: Loss, batches: Iterable, names: Names = None) -> Scores:
     """|∂L/∂m| at m = 1 for a mask m on every weight, as a share of the sum over all of them.
 
     The derivative is g·w, so this is `taylor`'s first reading, meant for an untrained network
@@ -99,27 +92,25 @@ def snip(model: nn.Module, loss: Loss, batches: Iterable, names: list[str] | Non
     return {name: score / total for name, score in scores.items()}
 
 
-def grasp(
-    model: nn.Module, loss: Loss, batches: Iterable, names: list[str] | None = None
-) -> Scores:
+def grasp(model: nn.Module, loss: Loss, batches: Iterable, names: Names = None) -> Scores:
     """2·w·(H·E[g]): by how much ‖E[g]‖² falls, to first order, when w is removed.
 
     H is the Hessian of the mean loss. What carries the gradient is kept, so that an untrained
     network can still learn after pruning (Wang et al., ICLR 2020, who write -w·(H·g) and remove
     the highest). Scores have both signs. Goes through the batches twice.
     """
-    batches = list(batches)
-    flow = mean_gradients(model, weights_of(model, names), loss, batches)
+    weights, batches = weights_of(model, names), list(batches)
+    flow = mean_gradients(model, weights, loss, batches)
 
     def gradient_flow(gradients: dict[str, Tensor]) -> Tensor:
         return 2 * sum((g * flow[n].to(g.dtype)).sum() for n, g in gradients.items())
 
     # H·E[g] is the gradient of the product of g, which varies, with E[g], which does not
-    products = mean_gradients(model, weights_of(model, names), loss, batches, of=gradient_flow)
-    return _times_weights(model, products, signed=True)
+    products = mean_gradients(model, weights, loss, batches, of=gradient_flow)
+    return {n: p * weights[n].detach().to(p.dtype) for n, p in products.items()}
 
 
-def synflow(model: nn.Module, example, names: list[str] | None = None) -> Scores:
+def synflow(model: nn.Module, example, names: Names = None) -> Scores:
     """|w·∂R/∂w| for R, the summed output of the network of absolute weights on an input of ones.
 
     Needs no data. The scores of every layer without biases sum to R, so no layer can end empty
@@ -144,9 +135,7 @@ def synflow(model: nn.Module, example, names: list[str] | None = None) -> Scores
     return {n: (g * w.detach()).abs() for n, g, w in zip(weights, gradients, leaves, strict=True)}
 
 
-def fisher(
-    model: nn.Module, loss: Loss, batches: Iterable, names: list[str] | None = None
-) -> Scores:
+def fisher(model: nn.Module, loss: Loss, batches: Iterable, names: Names = None) -> Scores:
     """½·E[g_i²]·w²: the loss that removing w costs, to second order, at a minimum.
 
     Optimal Brain Damage (LeCun et al., NeurIPS 1989) with the diagonal of the Hessian replaced
@@ -158,9 +147,7 @@ def fisher(
     return {n: score / 2 for n, score in _times_weights(model, information, power=2).items()}
 
 
-def wanda(
-    model: nn.Module, loss: Loss, batches: Iterable, names: list[str] | None = None
-) -> Scores:
+def wanda(model: nn.Module, loss: Loss, batches: Iterable, names: Names = None) -> Scores:
     """|w_ij|·‖x_j‖₂, x_j being what Linear layers get as input j over all batches and positions.
 
     Meant to be compared within an output row: `select(..., grain=pruninglib.in_rows)` (Sun et
@@ -179,7 +166,7 @@ def wanda(
 
 @contextlib.contextmanager
 def movement(
-    model: nn.Module, optimizer: torch.optim.Optimizer, names: list[str] | None = None
+    model: nn.Module, optimizer: torch.optim.Optimizer, names: Names = None
 ) -> Iterator[Scores]:
     """-Σ g·w over the steps of `optimizer` inside the block: weights that move away from zero.
 
@@ -207,10 +194,7 @@ def movement(
         hook.remove()
 
 
-def _times_weights(
-    model: nn.Module, factors: dict[str, Tensor], power: int = 1, signed: bool = False
-) -> Scores:
-    """factor·w^power, in the factors' dtype; its absolute value unless signed."""
+def _times_weights(model: nn.Module, factors: dict[str, Tensor], power: int = 1) -> Scores:
+    """|factor·w^power|, in the factors' dtype."""
     weights = weights_of(model, list(factors))
-    products = {n: f * weights[n].detach().to(f.dtype) ** power for n, f in factors.items()}
-    return products if signed else {n: p.abs() for n, p in products.items()}
+    return {n: (f * weights[n].detach().to(f.dtype) ** power).abs() for n, f in factors.items()}

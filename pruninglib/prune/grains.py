@@ -73,12 +73,7 @@ channel = Grain("channel", _rows, _whole_rows)
 
 # Single weights, ranked only against those into the same output neuron, as Wanda does: round
 # (sparsity · columns) go from every row, so what is pruned in all can differ from the sparsity.
-in_rows = Grain(
-    "in_rows",
-    _rows,
-    lambda kept, shape: kept.view(shape),
-    pruned=lambda size, sparsity: round(sparsity * size),
-)
+in_rows = Grain("in_rows", _rows, element.merge, pruned=lambda size, share: round(share * size))
 
 
 def block(rows: int, columns: int) -> Grain:

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from ..base.files import read_tensors, write_tensors
+from ..base.state import check_trained
 from .select import Masks
-from .weights import check_trained, weights_of
+from .weights import weights_of
 
 
 def apply(model: nn.Module, masks: Masks) -> None:
@@ -96,8 +97,7 @@ def _pairs(model: nn.Module, masks: Masks) -> list[tuple[nn.Parameter, torch.Ten
     for name, mask in masks.items():
         if mask.shape != weights[name].shape:
             raise ValueError(
-                f"the mask of {name} has shape {tuple(mask.shape)}, but the parameter has "
-                f"{tuple(weights[name].shape)}: these masks belong to another model"
+                f"the mask of {name} has shape {tuple(mask.shape)}, but the parameter has {tuple(weights[name].shape)}: these masks belong to another model"
             )
     return [(weights[name], mask) for name, mask in masks.items()]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..base.exact import keep_highest
-from ..base.gradients import Loss, each_input
+from ..base.gradients import Loss, each_input, second_moments
 from .grains import Grain, element
 from .select import Masks, check_sparsity, select
 from .weights import prunable, weights_of
@@ -53,7 +53,7 @@ def reconstruct(
     found, masks = {name: w.detach().clone() for name, w in weights.items()}, {}
     try:
         for name in dict.fromkeys(order):
-            moments = _moments(model, {name: weights[name]}, loss, batches)
+            moments = second_moments(model, {name: weights[name]}, loss, batches)
             repaired, masks[name] = repair(
                 found[name].double(), moments, sparsity, grain, damping, block
             )
@@ -65,18 +65,6 @@ def reconstruct(
             raise ValueError(f"the inputs of {name} have no inverse: raise damping") from None
         raise
     return {name: masks[name] for name in names}
-
-
-def _moments(model: nn.Module, weight: dict, loss: Loss, batches: list) -> Tensor:
-    """Σ x xᵀ over all inputs of one layer, (in, in), float64."""
-    moments = []
-
-    def add(_, x: Tensor) -> None:
-        x = x.double()
-        moments[:] = [moments[0] + x.T @ x if moments else x.T @ x]
-
-    each_input(model, weight, loss, batches, add)
-    return moments[0]
 
 
 def repair(

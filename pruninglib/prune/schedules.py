@@ -1,10 +1,8 @@
 """*When*? A schedule is a function from progress t in [0, 1] to the sparsity due by then.
 
 t = 0 is the start of pruning and t = 1 its end; sparsity is of the original weights and never
-falls. To add a schedule, write a function here that returns such a function.
-
-Sparse training moves its zeros instead: `regrow` is one such step, and `cosine` says how many
-weights to move by when.
+falls. To add a schedule, write a function here that returns such a function. Sparse training
+moves its zeros instead: `regrow` is one such step, and `cosine` says how many to move by when.
 """
 
 import math

@@ -31,15 +31,13 @@ def select(
     scores: name -> tensor, higher = keep. Taken as they are: a score of -5 goes before a 1.
     sparsity: fraction of units to prune, in [0, 1], always of the original units, so that
         0.5 after 0.5 is still 0.5.
-    grain: what a unit is. With units of several weights, the fraction of *weights* pruned can
-        differ from `sparsity`; `pruninglib.sparsity` says what it came to.
+    grain: what a unit is. `pruninglib.sparsity` says what fraction of the *weights* it came to.
     budget: how many units each layer gives up. Grains that rank inside groups leave no choice.
     within: earlier masks; what they pruned stays pruned and counts towards `sparsity`.
 
     Returns a bool tensor per name, of the scores' shape and device.
-    Raises ValueError for a sparsity outside [0, 1], for scores that are empty or hold NaN or
-    infinity, for shapes that the grain does not fit, and for a sparsity that `within` already
-    exceeds.
+    Raises ValueError for a sparsity outside [0, 1] or already exceeded by `within`, for scores
+    that are empty or hold NaN or infinity, and for shapes that the grain does not fit.
     """
     check_sparsity(sparsity)
     if not scores:
@@ -93,8 +91,7 @@ def _units(name: str, score: Tensor, grain: Grain, within: Masks | None) -> Tens
         raise ValueError(f"within has no mask for {name}: it needs one for every scored parameter")
     if within[name].shape != score.shape:
         raise ValueError(
-            f"the mask of {name} in within has shape {tuple(within[name].shape)}, "
-            f"but its scores have {tuple(score.shape)}"
+            f"the mask of {name} in within has shape {tuple(within[name].shape)}, but its scores have {tuple(score.shape)}"
         )
     return units.masked_fill(grain.pool(within[name].to(score)) == 0, -math.inf)
 

@@ -10,8 +10,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from ..base.coupling import Coupling, couplings, outputs_of
-from ..base.state import untouched
+from ..base.coupling import Coupling, check_outputs, couplings
 from .criteria import Scores
 from .grains import check_pooling
 from .masks import apply
@@ -98,18 +97,7 @@ def shrink(model: nn.Module, masks: Masks, example) -> nn.Module:
         coupling.remove(kept[name])
     for new, old in zip(small.parameters(), model.parameters(), strict=True):
         new.requires_grad_(old.requires_grad)
-    try:
-        with untouched(small), torch.no_grad():
-            pairs = zip(outputs_of(silent, example), outputs_of(small, example), strict=True)
-            for one, other in pairs:
-                worst, scale = float((one - other).abs().max()), float(one.abs().max())
-                if worst > torch.finfo(one.dtype).eps ** 0.5 * scale:
-                    raise RuntimeError(f"outputs up to {scale:.3g} differ by {worst:.3g}")
-    except Exception as error:  # whatever the model's code raises
-        raise ValueError(
-            f"{type(model).__name__} can't do without these units: its code does with channels "
-            f"what the graph does not show, such as a fixed size or a mean over them ({error})"
-        ) from error
+    check_outputs(small, silent, example)
     return small
 
 

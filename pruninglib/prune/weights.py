@@ -3,8 +3,8 @@
 Everything else in this layer speaks of weights by the names that this module gives.
 """
 
-import fnmatch
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 import torch
@@ -25,7 +25,7 @@ class Sparsity(NamedTuple):
 def prunable(
     model: nn.Module,
     types: tuple[type, ...] = PRUNABLE_TYPES,
-    exclude: Iterable[str | type] = (),
+    exclude: str | type | Iterable[str | type] = (),
 ) -> list[str]:
     """Names of the weights that pruning may zero, in the model's own order.
 
@@ -36,25 +36,27 @@ def prunable(
 
     exclude: types of modules, and names with wildcards, such as "head.*" or "*.embed.weight".
 
-    Raises ValueError if there is none, if one is computed from others (a parametrization), if
-    one has no values yet (a lazy layer that has seen no data, a model on the meta device), and
-    for an exclusion that matches nothing.
+    Raises ValueError if there is none, if one is computed from others (a parametrization) or has
+    no values yet (lazy, or on the meta device), and for an exclusion that matches nothing.
     """
-    exclude = set(exclude)
-    names, excluded, unused = {}, set(), set(exclude)  # by the weight's id
+    exclude = {exclude} if isinstance(exclude, str | type) else {*exclude}
+    names, excluded, unused = {}, set(), exclude.copy()  # by the weight's id
     for prefix, module in model.named_modules():
         weight = getattr(module, "weight", None)
         if not isinstance(module, types) or weight is None:
             continue
         name = f"{prefix}.weight" if prefix else "weight"
-        if matches := {e for e in exclude if _is_named(e, name, module)}:
+        if matches := {
+            e
+            for e in exclude
+            if (fnmatchcase(name, e) if isinstance(e, str) else isinstance(module, e))
+        }:
             unused -= matches
             excluded.add(id(weight))
             continue
         if not isinstance(weight, nn.Parameter):
             raise ValueError(
-                f"{name} is computed from other tensors (a parametrization, or a mask of "
-                "torch.nn.utils.prune): make it a plain parameter first"
+                f"{name} is computed from other tensors (a parametrization, or a mask of torch.nn.utils.prune): make it a plain parameter first"
             )
         if isinstance(weight, UninitializedParameter):
             raise ValueError(f"{name} has no shape yet: run one batch through the model first")
@@ -73,12 +75,6 @@ def prunable(
     return names
 
 
-def _is_named(exclusion: str | type, name: str, module: nn.Module) -> bool:
-    if isinstance(exclusion, str):
-        return fnmatch.fnmatchcase(name, exclusion)
-    return isinstance(module, exclusion)
-
-
 def weights_of(model: nn.Module, names: list[str] | None = None) -> dict[str, nn.Parameter]:
     """The parameters called `names` (default: all prunable ones), by name."""
     if names is None:
@@ -93,15 +89,6 @@ def weights_of(model: nn.Module, names: list[str] | None = None) -> dict[str, nn
                 f"{name!r} is no parameter of {type(model).__name__}; it has {', '.join(parameters)}"
             )
     return {name: parameters[name] for name in names}
-
-
-def check_trained(optimizer: torch.optim.Optimizer, weights: Iterable[nn.Parameter]) -> None:
-    """Raise ValueError if the optimizer trains none of the weights."""
-    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    if not any(id(weight) in trained for weight in weights):
-        raise ValueError(
-            "the optimizer trains none of the weights to prune: was it made for another model?"
-        )
 
 
 def sparsity(model: nn.Module) -> Sparsity:
