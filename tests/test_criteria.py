@@ -116,6 +116,18 @@ def test_exclusions_that_leave_nothing_or_everything(exclude, message, model):
         pl.prunable(model, exclude=exclude)
 
 
+class Placed(nn.Module):
+    """Embeddings of tokens and of their places, which are integers in a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.places = nn.Embedding(5, 3), nn.Embedding(3, 3)
+        self.register_buffer("at", torch.arange(3))
+
+    def forward(self, words):
+        return self.words(words) + self.places(self.at)
+
+
 class Tied(nn.Module):
     """An embedding that is also the output layer."""
 
@@ -385,6 +397,7 @@ FLOWS = {
         torch.randn(1, 2, 4),
     ),
     "tied": lambda: (Tied(), torch.tensor([[3, 0, 3]])),
+    "places": lambda: (Placed(), torch.tensor([[3, 0, 3]])),
     "half": lambda: (nn.Linear(4, 3, dtype=torch.bfloat16), torch.randn(1, 4, dtype=torch.bfloat16)),
     "frozen": lambda: (nn.Linear(4, 3).requires_grad_(False), torch.randn(2, 4)),
     "unused": lambda: (Twisted(), torch.randn(1, 4)),
@@ -469,6 +482,7 @@ def test_wanda_takes_the_inputs_of_every_position_and_use(dtype):
         def __init__(self):
             super().__init__()
             self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 2)
+            self.other = nn.Embedding(2, 2)  # no Linear: left out
 
         def forward(self, x):
             return self.b(input=self.a(self.a(x).relu())), self.b(x[0, 0])

@@ -208,14 +208,15 @@ def test_resuming_runs_only_what_is_missing(spy, tmp_path):
     assert set(compare(spy, methods, [0.5], [0], path=path)["task"]) == {spy.name}
 
 
-@pytest.mark.parametrize("cut", [1, 30, 400])
+@pytest.mark.parametrize("kept", [0, 1, 30, -1])
 @pytest.mark.parametrize("nulls", [0, 9])
-def test_a_line_that_a_crash_cut_short(cut, nulls, task, tmp_path):
+def test_a_line_that_a_crash_cut_short(kept, nulls, task, tmp_path):
     """A power failure may also leave bytes that were never written."""
     methods, calls = counted()
     path = tmp_path / "rows.jsonl"
     whole = compare(task, methods, [0.5, 0.9], [0], path=path)
-    path.write_text(path.read_text()[:-cut] + nulls * "\0")
+    before, last = path.read_text().rsplit("\n", 1)
+    path.write_text(f"{before}\n{last[:kept]}" + nulls * "\0")
     calls.clear()
     for expected in ([(0.9, 0)], []):  # run once more, and then it is there
         calls.clear()
@@ -303,6 +304,7 @@ def test_rows_written_twice_count_once(task, tmp_path):
     assert not calls
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows appends in two steps: seek, then write")
 def test_lines_written_at_once_stay_whole(tmp_path):
     lines = [[{"task": "t", "number": i, "long": "x" * 50_000}] for i in range(200)]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:

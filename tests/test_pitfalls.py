@@ -213,6 +213,7 @@ def test_14_hidden_dense_copies(model, loss, batches, tmp_path):
     """A dense copy behind the mask decays unseen, and is what is saved."""
     masks, optimizer = half(model), OPTIMIZERS["AdamW-decay"](model.parameters())
     keys, parameters = list(model.state_dict()), [*model.parameters()]
+    steps(model, loss, batches, optimizer)
     with pl.keep(model, masks, optimizer):
         steps(model, loss, batches, optimizer)
         assert list(model.state_dict()) == keys and not [*model.buffers()]

@@ -51,7 +51,7 @@ def couplings(model: nn.Module, weights: list[str], example) -> dict[str, Coupli
     tied = {i for i in ids if ids.count(i) > 1}
     graph, traced = tp.DependencyGraph(), {}
     try:
-        with untouched(model), torch.enable_grad():
+        with untouched(model), torch.inference_mode(False), torch.enable_grad():
             model.requires_grad_(True)  # else frozen layers would be missing from the graph
             graph.build_dependency(model, example, forward_fn=outputs_of, verbose=False)
         for node in graph.module2node.values():

@@ -49,24 +49,25 @@ def check_gone(gone: int, count: int) -> None:
 def _kth_smallest(scores: list[Tensor], k: int) -> tuple[Tensor, int]:
     """The k-th smallest value (from 1) over all tensors, and how many values are no larger.
 
-    A sample brackets the rank; what lies inside the bracket is collected and searched.
+    A sample brackets the rank; what lies inside the bracket is collected, and so on.
     """
-    total = sum(s.numel() for s in scores)
-    if total > SMALL:
+    below = 0
+    while (total := sum(s.numel() for s in scores)) > SMALL:
         sample = torch.cat([s[:: total // SAMPLE] for s in scores]).sort().values
         share, size = k / total, len(sample)
         spread = 4 * math.sqrt(size * share * (1 - share)) + 1  # four standard deviations
         low = sample[max(0, math.floor(share * size - spread))]
         high = sample[min(size - 1, math.ceil(share * size + spread))]
-        below, inside = 0, []
+        lower, inside = 0, []
         for score in scores:
             under = score < low
-            below += int(under.count_nonzero())
+            lower += int(under.count_nonzero())
             inside.append(score[under == (score > high)])  # equal where neither is true
         inside = torch.cat(inside)
-        if below < k <= below + len(inside):
-            return _kth(inside, k - below, below)
-    return _kth(torch.cat(scores), k, 0)  # few scores, or a bracket that missed
+        if not lower < k <= lower + len(inside) or len(inside) > total / 2:
+            break  # the sample misled, or there are many ties
+        below, k, scores = below + lower, k - lower, [inside]
+    return _kth(torch.cat(scores), k, below)
 
 
 def _kth(values: Tensor, k: int, below: int) -> tuple[Tensor, int]:

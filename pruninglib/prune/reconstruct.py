@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..base.exact import keep_highest
 from ..base.gradients import Loss, each_input, second_moments
 from .grains import Grain, element
-from .select import Masks, check_sparsity, select
+from .select import Masks, select
 from .weights import prunable, weights_of
 
 
@@ -40,7 +40,6 @@ def reconstruct(
     float64 matrix as wide as the layer. Raises ValueError, with the model as it was, for other
     grains, and where the grain does not fit a layer.
     """
-    check_sparsity(sparsity)
     if not (grain is element or grain.pruned):
         raise ValueError(f"the grain is {grain.name}, but must be element, n_of_m or in_rows")
     batches = list(batches)
