@@ -81,6 +81,8 @@ def test_prunable_leaves_out_biases_and_norms():
         ((nn.Linear, "body.0.weight"), ["body.10"]),
         (["head.*", "h*", "body.?.*"], ["body.10"]),
         (iter(["head.weight"]), ["body.0", "body.1", "body.10"]),
+        ("head.*", ["body.0", "body.1", "body.10"]),
+        (nn.Linear, ["body.0", "body.10"]),
     ],
 )
 def test_exclusions(exclude, left):

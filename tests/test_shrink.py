@@ -513,9 +513,10 @@ def test_each_module_keeps_its_mode():
     assert [m.training for m in small] == [i != 1 for i in range(9)]
 
 
-def test_tracing_needs_no_gradients():
+@pytest.mark.parametrize("without", [torch.no_grad, torch.inference_mode])
+def test_tracing_needs_no_gradients(without):
     model, example, units = build("chain")
-    with torch.no_grad():
+    with without():
         assert list(pl.coupled(model, example)) == list(units)
 
 
