@@ -477,7 +477,7 @@ def test_29_multiply_accumulates():
 
 
 def test_30_a_scan_that_leaves_traces(as_found):
-    """A layer left pruned, a BatchNorm that went on counting or numbers drawn spoil what follows."""
+    """A layer left pruned, a BatchNorm that counted on or numbers drawn spoil what follows."""
     model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Dropout(), nn.Linear(6, 3))
     model[3].weight.grad = torch.ones(3, 6)
 
