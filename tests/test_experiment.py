@@ -418,7 +418,7 @@ def cluster(dask_cluster):
     return cluster
 
 
-def on_cluster(*arguments, seconds=400, **options):
+def on_cluster(*arguments, seconds=300, **options):
     """compare on the Dask cluster, in a thread, so that a test of it fails where it would hang."""
     result = concurrent.futures.Future()
 
