@@ -401,7 +401,7 @@ def test_runs_in_threads_share_no_randomness(task):
 def dask_cluster(tmp_path_factory):
     with (
         LocalCluster(
-            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None,
+            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=":0",
             local_directory=tmp_path_factory.mktemp("dask"),
         ) as cluster,
         Client(cluster) as client,
