@@ -9,7 +9,15 @@ from .base.files import load_shrunk, save_shrunk
 from .course import exercises
 from .course.lesson import claim, record, say
 from .measure import plots
-from .measure.experiment import at_random, by_magnitude, compare, prune_method, small_dense
+from .measure.experiment import (
+    at_random,
+    before_training,
+    by_magnitude,
+    compare,
+    prune_method,
+    shuffled,
+    small_dense,
+)
 from .measure.ledger import latencies, ledger, macs, peak_allocation
 from .measure.stats import advantage, interval
 from .measure.training import Batches, classification_metrics, evaluate, fit, recalibrate

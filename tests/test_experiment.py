@@ -168,6 +168,31 @@ def test_every_method_trains_as_long(spy):
     assert trained[0][1] == trained[2][1] == 3, "the seed does not reach the training"
 
 
+def test_before_training_the_untrained_network_is_pruned_and_trained_as_long(spy):
+    seen = []
+
+    def criterion(task, model, seed):
+        seen.append({n: w.detach().clone() for n, w in pl.weights_of(model).items()})
+        return pl.magnitude(model)
+
+    dense = spy.build(7)
+    pl.before_training(criterion, steps=2)(spy, dense, 0.75, 3)
+    weights = sum(w.numel() for w in seen[0].values())
+    assert all(w.equal(seen[0][n]) for n, w in pl.weights_of(spy.build(3)).items())
+    assert sum(int((w == 0).sum()) for w in seen[1].values()) == weights / 2
+    assert trained == [(spy.epochs, 3, 0.75 * weights)]
+
+
+def test_shuffled_masks_are_of_the_untrained_network(task):
+    """With the weights at the new places as they were initialised, not as first pruned."""
+    still = dataclasses.replace(task, epochs=0)
+    method = pl.before_training(pl.by_magnitude, budget=pl.uniform, change=pl.shuffled)
+    model, start = method(still, None, 0.9, 5), task.build(5)
+    masks = pl.shuffled(pl.select(pl.magnitude(start), 0.9, budget=pl.uniform), 5)
+    for name, weight in pl.weights_of(model).items():
+        assert weight.equal(pl.weights_of(start)[name] * masks[name])
+
+
 def test_the_criteria_of_experiments(task):
     model = task.build(0)
     scores = [pl.at_random(task, model, seed)["output.weight"] for seed in (0, 1)]

@@ -116,6 +116,13 @@ def test_07_a_shuffle_that_shuffles_nothing():
     for i, mask in enumerate(masks):
         assert int(mask.sum()) == 32 and (mask != in_order).any()
         assert all((mask != other).any() for other in masks[:i])
+    ordered = {"a": in_order, "b": in_order, "c": in_order[:4]}
+    moved = pl.shuffled(ordered, 0)
+    for name, mask in ordered.items():
+        assert moved[name].shape == mask.shape and moved[name].sum() == mask.sum()
+    assert (moved["a"] != in_order).any() and (moved["a"] != moved["b"]).any()
+    assert (moved["a"] != pl.shuffled(ordered, 1)["a"]).any()
+    assert in_order.equal(torch.arange(64).view(8, 8) >= 32)
 
 
 @pytest.mark.parametrize("shape", [(3, 8), (3, 8, 2, 2)], ids=["linear", "convolution"])

@@ -22,8 +22,8 @@ from ..prune.budgets import Budget, global_budget
 from ..prune.criteria import Scores, magnitude, random
 from ..prune.grains import Grain, element
 from ..prune.masks import apply, masks_of
-from ..prune.schedules import Schedule, one_shot
-from ..prune.select import check_sparsity, select
+from ..prune.schedules import Schedule, iterative, one_shot
+from ..prune.select import Masks, check_sparsity, select
 from ..prune.weights import sparsity as sparsity_of
 from ..prune.weights import weights_of
 
@@ -70,6 +70,46 @@ def prune_method(
         return model
 
     return method
+
+
+def before_training(
+    criterion: Criterion,
+    *,
+    grain: Grain = element,
+    budget: Budget = global_budget,
+    steps: int = 1,
+    change: Callable[[Masks, int], Masks] | None = None,
+) -> Method:
+    """Prune the untrained network, then train what is left for as long as the dense one.
+
+    steps: each takes the same share of what is left and scores it anew. change(masks, seed) makes
+    other masks of those selected: a control, such as `shuffled`.
+    """
+
+    def method(task, model: nn.Module, sparsity: float, seed: int) -> nn.Module:
+        untrained, due, masks = task.build(seed), iterative(sparsity, steps), None
+        for step in range(1, steps + 1):
+            scores = criterion(task, untrained, seed)
+            masks = select(scores, due(step / steps), grain=grain, budget=budget, within=masks)
+            apply(untrained, masks)
+        if change is not None:
+            untrained, masks = task.build(seed), change(masks, seed)
+        task.train(untrained, seed=seed, masks=masks)
+        return untrained
+
+    return method
+
+
+def shuffled(masks: Masks, seed: int) -> Masks:
+    """The same counts at random places: each mask in another order, layer by layer.
+
+    The control that tells *which* weights from *how many in each layer*.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: mask.flatten()[torch.randperm(mask.numel(), generator=generator)].view(mask.shape)
+        for name, mask in masks.items()
+    }
 
 
 def small_dense(epochs: int = 0) -> Method:

@@ -1,17 +1,13 @@
 """What a lesson asks: `exercises.NAME.check(answer)`, `.hint()`, `.solution()`."""
 
-from .foundations import (
+from .magnitude import global_threshold, masked_step, prune_exactly
+from .sensitivity import (
     budget_from_scan,
-    csr_bytes,
     first_order_score,
-    global_threshold,
     gradients_that_disagree,
-    mask_from_threshold,
-    masked_step,
-    prune_exactly,
-    sparsity_of,
     two_readings,
 )
+from .what_is_pruning import csr_bytes, mask_from_threshold, sparsity_of
 
 __all__ = [
     "budget_from_scan",

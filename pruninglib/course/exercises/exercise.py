@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable
 
+import torch
 from IPython.display import Markdown, display
 
 CORRECT, WRONG, NOT_ATTEMPTED = "correct", "wrong", "not attempted"
@@ -81,3 +82,8 @@ class _Watched:
 def exercise(judge: Callable[[Callable], str | None], *hints: str) -> Callable[..., Exercise]:
     """Decorate the solution: `@exercise(judge, "first hint", "second hint")`."""
     return lambda solve: Exercise(solve, judge, list(hints))
+
+
+def example(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Normal random numbers to try an answer on, the same every time."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
