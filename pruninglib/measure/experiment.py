@@ -26,6 +26,7 @@ from ..prune.schedules import Schedule, iterative, one_shot
 from ..prune.select import Masks, check_sparsity, select
 from ..prune.weights import sparsity as sparsity_of
 from ..prune.weights import weights_of
+from .damage import as_text
 
 Method = Callable[..., nn.Module]
 Criterion = Callable[..., Scores]  # (task, model, seed) -> scores
@@ -151,6 +152,7 @@ def compare(
     path: str | Path | None = None,
     jobs: int | None = None,
     progress: bool = True,
+    outcomes: bool = False,
 ) -> pd.DataFrame:
     """Every method at every sparsity with every seed, each from the same dense model per seed.
 
@@ -161,6 +163,7 @@ def compare(
 
     path: a JSON-lines file to which rows are added as they finish; the same call then runs
         only what is missing. A method whose meaning has changed needs a new name or a new file.
+    outcomes: with a column of that name, which `pruninglib.damage` reads: each sample's outcome.
     jobs: parallel joblib workers (methods are pickled with cloudpickle); by default as many as
         the active `joblib.parallel_config` says, else one.
 
@@ -182,6 +185,8 @@ def compare(
         check_sparsity(sparsity)
     if not seeds:
         raise ValueError("seeds is empty: a comparison needs at least one")
+    if outcomes and task.outcomes is None:
+        raise ValueError(f"{task.name} has no outcomes: give the task some, or leave outcomes out")
     if "dense" in methods:
         raise ValueError("the name 'dense' is taken: it is the model before pruning")
     cells = [("dense", 0.0, seed) for seed in seeds]
@@ -189,7 +194,7 @@ def compare(
 
     if path is not None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-    rows = _read(path, task.name)
+    rows = [row for row in _read(path, task.name) if "outcomes" in row or not outcomes]
     done = {(row["method"], row["sparsity"], row["seed"]) for row in rows}
     missing = [cell for cell in cells if cell not in done]
     bar = tqdm(total=len(missing), desc="compare", unit="run", disable=not progress)
@@ -200,7 +205,7 @@ def compare(
         needed = dict.fromkeys(seed for _, _, seed in missing)
         dense = dict(parallel(joblib.delayed(_dense)(task, seed) for seed in needed))
         results = parallel(
-            joblib.delayed(_run)(task, methods.get(m), dense[seed], m, s, seed)
+            joblib.delayed(_run)(task, methods.get(m), dense[seed], m, s, seed, outcomes)
             for m, s, seed in missing
         )
         for result in results:
@@ -249,12 +254,16 @@ def _dense(task, seed: int) -> tuple[int, nn.Module]:
     return seed, model
 
 
-def _run(task, method, dense: nn.Module, name: str, sparsity: float, seed: int) -> list[dict]:
+def _run(
+    task, method, dense: nn.Module, name: str, sparsity: float, seed: int, outcomes: bool
+) -> list[dict]:
     with _seeded(seed):
         model = copy.deepcopy(dense)
         if method is not None:
             model = method(task, model, sparsity, seed)
         metrics = [{"split": s, **task.metrics(model, s)} for s in ("valid", "test")]
+        for row in metrics if outcomes else ():
+            row["outcomes"] = as_text(task.outcomes(model, row["split"]))
     common = {
         "task": task.name,
         "method": name,

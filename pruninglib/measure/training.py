@@ -155,19 +155,33 @@ def evaluate(
     Runs in evaluation mode and leaves every module's mode as it found it.
     Raises ValueError if there are no batches.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
     metrics.reset()
     total, count = 0.0, 0
-    try:
+    with _evaluating(model):
         for inputs, targets in tqdm(batches, desc="evaluate", disable=not progress):
             outputs = model(inputs)
             total += float(loss(outputs, targets)) * len(inputs)
             count += len(inputs)
             metrics.update(outputs, targets)
-    finally:
-        for module, mode in modes:
-            module.training = mode
     if count == 0:
         raise ValueError("batches is empty: there is nothing to evaluate on")
     return {"loss": total / count} | {k: float(v) for k, v in metrics.compute().items()}
+
+
+@torch.no_grad()
+def correct(model: nn.Module, batches: Iterable) -> Tensor:
+    """bool (samples,): where the class with the highest output is the target's."""
+    with _evaluating(model):
+        return torch.cat([model(inputs).argmax(dim=1) == targets for inputs, targets in batches])
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module):
+    """Evaluation mode inside the block; every module's own mode afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

@@ -1,7 +1,7 @@
 """What every task offers, whatever its domain."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -22,6 +22,9 @@ class Task:
     metrics(model, split): name -> number; `primary` names the one that is the headline.
     epochs, optimizer, batch_size: the training that the dense model gets; optimizer(parameters)
         makes a new optimizer.
+    outcomes(model, split): bool (samples,), whether each sample came out right; the mean of them
+        is the primary metric. What a damage report is made from.
+    slices: by split, name -> bool (samples,): the parts of it that may be hurt unequally.
     """
 
     name: str
@@ -33,6 +36,8 @@ class Task:
     epochs: int
     optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
     batch_size: int
+    outcomes: Callable[[nn.Module, str], Tensor] | None = None
+    slices: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     def batches(self, split: str, size: int | None = None, seed: int | None = None) -> Batches:
         """A split in batches of `size` samples; shuffled if a seed is given."""
