@@ -19,13 +19,14 @@ PIP = "$(PY)" -m pip --disable-pip-version-check install --quiet
 OMP_WAIT_POLICY ?= PASSIVE
 export OMP_WAIT_POLICY
 
-.PHONY: help course test lab bench setup
+.PHONY: help course test lab bench results setup
 
 help:
 	@echo "make course   run every lesson, then open $(OUT)/index.html"
 	@echo "make test     check style, run the unit tests and the notebook tests"
 	@echo "make lab      open the lessons in JupyterLab"
 	@echo "make bench    measure against peers"
+	@echo "make results  run the lessons on applications on published data, write notebooks/RESULTS.md"
 	@echo ""
 	@echo "The first of them also sets up $(VENV). Options, each written NAME=value after the target:"
 	@echo "  ARGS=\"02 --data full\"   passed on to the command behind the target, here 'pruninglib run'"
@@ -47,6 +48,9 @@ lab: setup
 
 bench: setup
 	@"$(PY)" -m benchmarks $(ARGS)
+
+results: setup
+	@"$(PY)" -m pruninglib.course.cli results $(ARGS)
 
 # The stamp holds what was installed and from where, and is written last: so set-up is done again
 # when the pins change, the clone moves or an installation was cut short, and not otherwise.

@@ -407,3 +407,56 @@ def test_check_says_what_to_do(monkeypatch):
     assert result.exit_code == 1
     assert re.search(r"warn +torch .*tested with 0\.1\n +→ .*requirements\.lock", result.output)
     assert re.search(r"fail +disk +ZeroDivisionError", result.output)
+
+
+# ------------------------------------------------------------------- results of the full tier
+
+
+def write_result_lesson(clone, name, *cells):
+    """With `seeds`, and the last cell tagged for the page."""
+    parameters = 'seeds = 5\ndata = "bundled"  # "bundled" or "full"'
+    path = write_lesson(clone, name, [cell.replace("seed ", "seeds ") for cell in cells],
+                        title="Fine", parameters=parameters)  # fmt: skip
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[-1].metadata["tags"] = ["result"]
+    nbformat.write(notebook, path)
+
+
+SHOW = """from IPython.display import Image, Markdown
+display(Markdown(f"At 90 % on {data}: **98 %**."))
+import matplotlib; matplotlib.use("agg")
+import io, matplotlib.pyplot as plt
+figure, file = plt.figure(figsize=(1, 1)), io.BytesIO()
+figure.savefig(file)
+Image(file.getvalue(), format="png")"""
+
+
+def test_results_are_measured_on_the_published_data_and_shown(clone):
+    write_result_lesson(
+        clone, "07_fine", 'record("accuracy", 1 / 3 + seeds, 0.1)', *BROKEN[:3], SHOW
+    )
+    write_lesson(clone, "01_without", ["1 / 0"])  # has nothing for the page, so it does not run
+    done = pruninglib("results")
+    assert done.exit_code == 0, done.output
+    page = (clone / "notebooks" / "RESULTS.md").read_text(encoding="utf-8")
+    assert "## [07 Fine](1_part/07_fine.ipynb)" in page
+    assert "data = 'full', seeds = 3" in page and "torch 2." in page
+    assert "| accuracy | 3.333 |" in page and "At 90 % on full: **98 %**." in page
+    assert "1 of 3 claims held; broken: “up”; broken: “left”." in page
+    assert "![Is it so?](results/07_fine-2.png)" in page
+    figure = (clone / "notebooks" / "results" / "07_fine-2.png").read_bytes()
+    assert figure.startswith(b"\x89PNG")
+
+
+def test_no_page_of_results_of_a_lesson_that_stopped(clone):
+    write_result_lesson(clone, "07_stops", "1 / 0", SHOW)
+    done = pruninglib("results", "7")
+    assert done.exit_code == 1
+    assert "a lesson stopped: Cell [4] raised ZeroDivisionError" in done.output
+    assert not (clone / "notebooks" / "RESULTS.md").exists()
+
+
+def test_results_of_lessons_without_any(clone):
+    write_lesson(clone, "01_without", OK)
+    done = pruninglib("results", "1")
+    assert done.exit_code == 2 and "has a cell tagged 'result'" in done.output

@@ -89,6 +89,33 @@ def run(
 
 
 @main.command()
+@click.argument("lessons", nargs=-1, metavar="[LESSON]...")
+@click.option("--seeds", type=click.IntRange(min=2), default=3, show_default=True)
+def results(lessons: tuple[str, ...], seeds: int) -> None:
+    """Run lessons on the published data and write notebooks/RESULTS.md.
+
+    Without a name, all those that show something there. What an earlier call finished is kept.
+    """
+    from pruninglib.course import results, runner
+
+    parameters, out = {"data": "full", "seeds": seeds}, runner.ROOT / "build" / "results"
+    with _mistakes():
+        chosen = [x for x in runner.choose(lessons, runner.find_lessons()) if results.takes_part(x)]
+        if not chosen:
+            raise Mistake(f"None of these lessons has a cell tagged {results.TAG!r}.")
+        report = runner.run(chosen, parameters, 1, out, resume=True)
+    errors = [result["error"] for result in report["lessons"] if result["error"]]
+    stopped = [error for error in errors if not error.startswith("The claim")]
+    if stopped:
+        raise click.ClickException(
+            f"RESULTS.md was not written, for a lesson stopped: {stopped[0]}"
+        )
+    page = runner.ROOT / "notebooks" / "RESULTS.md"
+    results.write(chosen, report, parameters, out, page)
+    click.echo(f"Written: {page}")
+
+
+@main.command()
 def check() -> None:
     """Check the environment and say what to do about what is wrong."""
     from pruninglib.course.check import rows
