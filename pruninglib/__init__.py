@@ -10,6 +10,7 @@ from .course import exercises
 from .course.lesson import claim, record, say
 from .measure import plots
 from .measure.damage import by_slice, changed, damage
+from .measure.cost import training_cost
 from .measure.experiment import (
     at_random,
     before_training,
