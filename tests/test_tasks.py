@@ -447,8 +447,8 @@ ARCHIVED = {  # name: what its archive holds, what is read from it
             "sentence_polarity/rt-polarity.neg": "dull , dull\x85 \nna\xefve \x96 at best . \n",
             "sentence_polarity/rt-polarity.pos": "a \x91treat\u2019 . \n",
         },
-        lambda: datasets.film_reviews()[0],
-        ["dull , dull", "naïve – at best .", "a ‘treat’ ."],
+        lambda: [list(part) for part in datasets.film_reviews()],
+        [["dull , dull", "naïve – at best .", "a ‘treat’ ."], [0, 0, 1]],
     ),
     "movielens": (
         {
