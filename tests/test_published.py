@@ -61,12 +61,17 @@ def test_removed_units_are_neither_written_nor_read():
 
 
 @pytest.mark.parametrize("units, sparsity", [((), 0.9), ((8, 16, 80), 0.99)])
-@pytest.mark.parametrize("change", [{}, {"schedule": pl.one_shot}, {"budget": pl.uniform}])
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"schedule": pl.one_shot}, {"budget": pl.uniform}, {"budget": pl.global_budget}],
+)
 def test_recipe_prunes_exactly(units, sparsity, change, monkeypatch):
     monkeypatch.setattr(published, "EVERY", 2)
     data = torch.rand(100, 1, 28, 28), torch.arange(100) % 10
     monkeypatch.setattr(published, "SIZE", 10)
-    task = published.network("LeNet", published.LeNet5, {"train": data}, 1, None, ())
+    task = published.network(
+        "LeNet", published.LeNet5, {"train": data}, 1, recipe=None, sparsities=()
+    )
     recipe = published.Recipe(4, units=units, ramp=0.8, **change)
     trained = []
 
@@ -79,6 +84,28 @@ def test_recipe_prunes_exactly(units, sparsity, change, monkeypatch):
     pruned = recipe(task, task.build(0), sparsity, 0)
     assert pl.sparsity(pruned).prunable == round(430_500 * sparsity) / 430_500
     assert sum(trained) == 40, "more or fewer steps than the epochs have"
+
+
+@pytest.mark.parametrize("temperature", [None, 4.0])
+def test_targets_are_the_classes_or_what_the_dense_network_makes_of_them(temperature, monkeypatch):
+    images, classes = torch.rand(30, 1, 28, 28), torch.arange(30) % 10
+    task = published.network(
+        "LeNet", published.LeNet5, {"train": (images, classes)}, 1,
+        recipe=None, sparsities=(), pixels=0,
+    )  # fmt: skip
+    net, seen = task.build(0), []
+
+    def fit(model, loss, batches, epochs, **options):
+        seen.extend(batches)
+
+    targets = (net(images) / 4).softmax(dim=1).detach() if temperature else classes
+    monkeypatch.setattr(published.pl, "fit", fit)
+    published.Recipe(3, temperature=temperature)(task, net, 0.9, 0)
+    assert len(seen) == 3, "not every batch"
+    for moved, taught in seen:
+        order = torch.cdist(moved.flatten(1), images.flatten(1)).argmin(1)
+        torch.testing.assert_close(taught, targets[order])
+    assert task.splits["train"][1] is classes, "the task itself has changed"
 
 
 def test_shifted_moves_every_image_by_itself():
