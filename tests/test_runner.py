@@ -42,7 +42,8 @@ BROKEN = ['claim("up", False)', 'claim("down", True)', 'claim("left", False)', *
 
 
 def write_lesson(root, name, cells, title="A title", parameters=PARAMETERS):
-    head = f"# {name[:2]} · {title}\n\n**Is it so?**\n\n*7 minutes to read · 2 seconds to run*"
+    number = f"{name[:2]} · " if name[:2].isdecimal() else ""
+    head = f"# {number}{title}\n\n**Is it so?**\n\n*7 minutes to read · 2 seconds to run*"
     notebook = new_notebook(
         metadata={"kernelspec": {"name": "python3", "language": "python", "display_name": "x"}},
         cells=[
