@@ -10,17 +10,39 @@ import pytest
 from pruninglib.course.runner import find_lessons
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "CONTRIBUTING.md", "data/README.md"]
+PARTS = sorted(page.relative_to(ROOT).as_posix() for page in ROOT.glob("notebooks/*/README.md"))
+PAGES = ["README.md", "CONTRIBUTING.md", "data/README.md", *PARTS]
+
+
+def row_of(lesson, path):
+    """How a map of the course tells of a lesson: the beginning of its row."""
+    number = "" if lesson.number is None else f"{lesson.number:02d} "
+    return (
+        f"| [{number}{lesson.title}]({path}) | {lesson.question} "
+        f"| {lesson.minutes} min | {lesson.seconds} s |"
+    )
 
 
 @pytest.mark.parametrize("lesson", find_lessons(), ids=lambda lesson: lesson.path.stem)
 def test_course_map_says_what_the_lesson_says(lesson):
     path = lesson.path.relative_to(ROOT).as_posix()
-    row = (
-        f"| [{lesson.number:02d} {lesson.title}]({path}) | {lesson.question} "
-        f"| {lesson.minutes} min | {lesson.seconds} s |"
-    )
-    assert row in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"{row_of(lesson, path)}\n" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", PARTS)
+def test_page_of_a_part_says_what_its_lessons_say(page):
+    text, folder = (ROOT / page).read_text(encoding="utf-8"), (ROOT / page).parent
+    rows = [row for row in text.splitlines() if row.startswith("| [")]
+    there = [row for row in rows if (folder / re.search(r"\]\((.+?)\)", row)[1]).exists()]
+    lessons = [lesson for lesson in find_lessons() if lesson.path.parent == folder]
+    assert len(there) == len(lessons)
+    for row, lesson in zip(there, lessons, strict=True):
+        beginning = row_of(lesson, lesson.path.name)
+        assert row.startswith(beginning), f"{row} begins otherwise than {beginning}"
+        assert len(row.removeprefix(beginning).strip("| ").split()) >= 3  # what one can do then
+    minutes = sum(int(re.search(r"\| (\d+) min \|", row)[1]) for row in rows)
+    assert f"about {round(minutes / 60)} hours to read" in text
+    assert f"({page})" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_every_notebook_is_found_as_a_lesson():

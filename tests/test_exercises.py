@@ -1,14 +1,25 @@
 """Every exercise: the solution passes, the stub is not attempted, named wrong answers are told why."""
 
 import re
+from pathlib import Path
 
 import nbformat
 import pytest
 import torch
 
 from pruninglib.course import exercises
-from pruninglib.course.exercises.exercise import CORRECT, NOT_ATTEMPTED, WRONG
+from pruninglib.course.exercises.exercise import CORRECT, NOT_ATTEMPTED, WRONG, Exercise, Question
 from pruninglib.course.runner import find_lessons
+
+ROOT = Path(__file__).parents[1]
+EXERCISES = [n for n in exercises.__all__ if isinstance(getattr(exercises, n), Exercise)]
+SELF_TESTS = {"foundations": "1_foundations/self_test.ipynb"}  # name of the questions -> notebook
+QUESTIONS = [
+    pytest.param(name, number, id=f"{name} {number}")
+    for name in SELF_TESTS
+    for number in getattr(exercises, name)
+]
+question = pytest.mark.parametrize(("name", "number"), QUESTIONS)
 
 
 def gradient_only(weight, mask, optimizer):
@@ -238,7 +249,7 @@ MISTAKES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", exercises.__all__)
+@pytest.mark.parametrize("name", EXERCISES)
 def test_solution_passes_stub_is_not_attempted_and_mistakes_are_named(name):
     exercise = getattr(exercises, name)
     assert exercise.check(exercise.solve) == CORRECT
@@ -251,7 +262,7 @@ def test_solution_passes_stub_is_not_attempted_and_mistakes_are_named(name):
         assert word in verdict.message, f"{mistake}: {verdict.message}"
 
 
-@pytest.mark.parametrize("name", exercises.__all__)
+@pytest.mark.parametrize("name", EXERCISES)
 def test_nonsense_is_wrong_and_never_raises(name):
     exercise = getattr(exercises, name)
     for nonsense in (
@@ -267,7 +278,7 @@ def test_a_forgotten_return_is_said():
     assert "`return`" in exercises.sparsity_of.check(lambda model: None).message
 
 
-@pytest.mark.parametrize("name", exercises.__all__)
+@pytest.mark.parametrize("name", EXERCISES)
 def test_hints_come_one_by_one_and_the_solution_is_its_source(name):
     exercise = getattr(exercises, name)
     exercise._shown = 0
@@ -287,4 +298,66 @@ def test_every_exercise_is_asked_once_and_its_stub_says_so():
             for name in re.findall(r"pl\.exercises\.(\w+)\.check", cell.source):
                 asked.append(name)
                 assert "Not attempted" in str(cell.outputs), name
-    assert sorted(asked) == sorted(exercises.__all__)
+    assert sorted(asked) == sorted(EXERCISES)
+
+
+def test_what_is_exported_is_an_exercise_or_the_questions_of_a_self_test():
+    assert sorted(exercises.__all__) == sorted([*EXERCISES, *SELF_TESTS])
+
+
+# ------------------------------------------------------------------------ questions
+
+EXAMPLE = Question("Why?", {"a": ("so", "not so"), "b": ("thus", "indeed")}, "b", "03_x.ipynb")
+
+
+def test_a_question_judges_letters():
+    assert EXAMPLE.check(...) == NOT_ATTEMPTED
+    assert (EXAMPLE.check("a"), EXAMPLE.check("a").message) == (WRONG, "not so")
+    for answer in ("b", " B "):
+        assert EXAMPLE.check(answer) == CORRECT
+    assert EXAMPLE.check("b").message == "indeed [Lesson 03](03_x.ipynb) shows it."
+    assert EXAMPLE._repr_markdown_() == "Why?\n\n- **a** so\n- **b** thus"
+    with pytest.raises(ValueError, match="right is 'c', but must be one of a, b"):
+        Question(EXAMPLE.text, EXAMPLE.options, "c", EXAMPLE.lesson)
+
+
+@pytest.mark.parametrize(
+    "nonsense", [None, 7, "", "c", "ab", ["a"], {}, torch.ones(2), lambda: "b"]
+)
+def test_nonsense_for_a_letter_is_told_which_there_are(nonsense):
+    verdict = EXAMPLE.check(nonsense)
+    assert verdict == WRONG
+    assert verdict.message == 'Answer with a letter in quotes: `"a"` or `"b"`.'
+
+
+@question
+def test_each_option_has_a_reason_of_its_own_and_one_is_right(name, number):
+    asked = getattr(exercises, name)[number]
+    assert list(asked.options) == ["a", "b", "c", "d"]
+    verdicts = {letter: asked.check(letter) for letter in asked.options}
+    assert [letter for letter, v in verdicts.items() if v == CORRECT] == [asked.right]
+    assert len({verdict.message for verdict in verdicts.values()}) == 4
+    assert len({says for says, _ in asked.options.values()}) == 4
+    assert all(len(verdict.message.split()) >= 8 for verdict in verdicts.values())
+
+
+@question
+def test_a_right_answer_links_to_a_lesson_that_is_there(name, number):
+    lesson = getattr(exercises, name)[number].lesson
+    assert ((ROOT / "notebooks" / SELF_TESTS[name]).parent / lesson).is_file()
+
+
+@pytest.mark.parametrize("name", SELF_TESTS)
+def test_a_self_test_asks_each_question_once_as_it_is_now(name):
+    questions = getattr(exercises, name)
+    assert [*questions] == [*range(1, len(questions) + 1)] and len(questions) >= 10
+    rights = [asked.right for asked in questions.values()]
+    assert all(1 <= rights.count(letter) <= 4 for letter in "abcd")  # guessing one letter won't do
+    cells = nbformat.read(ROOT / "notebooks" / SELF_TESTS[name], as_version=4).cells
+    shown = {cell.source: str(cell.outputs) for cell in cells if "outputs" in cell}
+    text = {cell.source: o.data.get("text/markdown") for cell in cells if "outputs" in cell
+            for o in cell.outputs}  # fmt: skip
+    for number, asked in questions.items():
+        assert text[f"questions[{number}]"] == asked._repr_markdown_()
+        assert "Not attempted" in shown[f"questions[{number}].check(...)"]
+    assert sum(".check(" in source for source in shown) == len(questions)

@@ -17,7 +17,9 @@ import pytest
 
 from pruninglib.course.runner import LessonError, execute, find_lessons, outcome
 
-LESSONS = find_lessons()
+FOUND = find_lessons()
+LESSONS = [lesson for lesson in FOUND if lesson.number is not None]
+SELF_TESTS = [lesson for lesson in FOUND if lesson.number is None]  # they ask, and claim nothing
 FEWEST = {"seeds": 2, "first_seed": 10}  # other seeds, and as few as an interval allows
 
 # Each is put before a lesson's first cell. What a lesson calls and what the library calls inside is
@@ -75,6 +77,7 @@ def runs_of(lesson, part):
 whole = pytest.mark.parametrize("lesson", [runs_of(lesson, "whole") for lesson in LESSONS])
 few = pytest.mark.parametrize("lesson", [runs_of(lesson, "few") for lesson in LESSONS])
 still = pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.path.stem)
+asking = pytest.mark.parametrize("lesson", SELF_TESTS, ids=lambda lesson: lesson.path.stem)
 
 
 @functools.cache
@@ -182,7 +185,18 @@ def test_unknown_parameter_is_an_error(lesson):
     assert not (folder() / "never.ipynb").exists()
 
 
-@still
+@asking
+def test_a_self_test_runs_and_no_question_is_attempted(lesson):
+    out = folder() / lesson.path.name
+    result = execute(lesson, out)
+    assert (result["error"], result["claims"], result["records"]) == (None, [], {})
+    cells = [c for c in nbformat.read(out, as_version=4).cells if c.cell_type == "code"]
+    checks = [str(cell.outputs) for cell in cells if ".check(" in cell.source]
+    assert checks and all("Not attempted" in output for output in checks)
+    assert lesson.question.endswith("?") and lesson.minutes and lesson.seconds
+
+
+@pytest.mark.parametrize("lesson", FOUND, ids=lambda lesson: lesson.path.stem)
 def test_committed_outputs_are_whole_and_portable(lesson):
     assert lesson.path.stat().st_size < 600_000
     code = [c for c in committed(lesson.path).cells if c.cell_type == "code"]

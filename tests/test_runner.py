@@ -42,7 +42,8 @@ BROKEN = ['claim("up", False)', 'claim("down", True)', 'claim("left", False)', *
 
 
 def write_lesson(root, name, cells, title="A title", parameters=PARAMETERS):
-    head = f"# {name[:2]} · {title}\n\n**Is it so?**\n\n*7 minutes to read · 2 seconds to run*"
+    number = f"{name[:2]} · " if name[:2].isdecimal() else ""
+    head = f"# {number}{title}\n\n**Is it so?**\n\n*7 minutes to read · 2 seconds to run*"
     notebook = new_notebook(
         metadata={"kernelspec": {"name": "python3", "language": "python", "display_name": "x"}},
         cells=[
@@ -95,6 +96,32 @@ def test_lessons_are_found_and_read(clone):
     listed = pruninglib("list")
     assert listed.exit_code == 0
     assert re.search(r"02 +Second thing +7 min +Is it so\?", listed.output)
+
+
+def test_a_self_test_ends_its_part_and_is_run_without_parameters_of_its_own(clone):
+    write_lesson(clone, "self_test", ["x = 1"], title="Self-test", parameters="")
+    write_lesson(clone, "Untitled", ["1 / 0"])  # a learner's own
+    write_lesson(clone, "02_last", OK)
+    later = write_lesson(clone, "03_later", OK)
+    (clone / "notebooks/2_part").mkdir()
+    later.rename(clone / "notebooks/2_part/03_later.ipynb")
+    lessons = runner.find_lessons()
+    assert [lesson.number for lesson in lessons] == [2, None, 3]
+    assert lessons[1].label == "self_test" and not lessons[1].parameters
+    assert re.search(r"^    Self-test +7 min +Is it so\?", pruninglib("list").output, re.MULTILINE)
+
+    done = pruninglib("run", "last", "self", "-p", "seed", "1")
+    assert done.exit_code == 0, done.output
+    assert re.search(r"self_test +ok +\d+\.\d s +no claims ", done.output)
+    assert results(clone)["self_test"]["claims"] == []
+    assert results(clone)["02_last"]["records"]["accuracy"]["value"] == 1.5
+    course_map = (clone / "build/course/index.html").read_text(encoding="utf-8")
+    assert '<a href="self_test.html">Self-test</a>' in course_map and "✓ no claims" in course_map
+    again = pruninglib("run", "last", "self", "-p", "seed", "1", "--resume")
+    assert "2 of 2 lessons are kept" in again.output
+
+    alone = pruninglib("run", "self_test", "-p", "seed", "1")
+    assert alone.exit_code == 2 and "has no parameter 'seed': it has none." in alone.output
 
 
 @pytest.mark.parametrize(

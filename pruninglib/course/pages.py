@@ -152,7 +152,7 @@ def _row(lesson: "Lesson", result: dict | None) -> str:
 def _verdict(result: dict) -> str:
     held = sum(claim["held"] for claim in result["claims"])
     if result["status"] == "ok":
-        return f'<span class="ok">✓ {held} held</span>'
+        return f'<span class="ok">✓ {f"{held} held" if result["claims"] else "no claims"}</span>'
     broke = len(result["claims"]) - held
     return f'<span class="failed">✗ {held} held, {broke} broke<br>{escape(result["error"])}</span>'
 

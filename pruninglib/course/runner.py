@@ -74,11 +74,15 @@ class Lesson:
 
 
 def find_lessons(root: Path | None = None) -> list[Lesson]:
-    """Every lesson below `notebooks/`, in the order of their numbers."""
+    """Every lesson below `notebooks/`, in the order of parts and numbers; self-tests end a part.
+
+    A self-test is a notebook without a number, `self_test*.ipynb`. Others are a learner's own.
+    """
     folder = Path(root or ROOT) / "notebooks"
     paths = [
         path
-        for path in folder.rglob("[0-9][0-9]_*.ipynb")
+        for pattern in ("[0-9][0-9]_*.ipynb", "self_test*.ipynb")
+        for path in folder.rglob(pattern)
         if not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
     if not paths:
@@ -86,7 +90,7 @@ def find_lessons(root: Path | None = None) -> list[Lesson]:
             f"There are no lessons below {folder}: "
             "install the course from its clone, with pip install --editable ."
         )
-    return [read_lesson(path) for path in sorted(paths, key=lambda path: (path.name, path))]
+    return [read_lesson(path) for path in sorted(paths)]
 
 
 def read_lesson(path: str | Path) -> Lesson:
@@ -144,8 +148,11 @@ def _one(name: str, lessons: Sequence[Lesson]) -> Lesson:
 
 
 def check_parameters(lessons: Sequence[Lesson], parameters: Mapping[str, Any]) -> None:
-    """Refuse, before anything runs, a parameter that one of the lessons does not have."""
-    for lesson in lessons:
+    """Refuse, before anything runs, a parameter that one of the lessons does not have.
+
+    Beside numbered lessons, a notebook without a number needs none of the parameters.
+    """
+    for lesson in [lesson for lesson in lessons if lesson.number is not None] or lessons:
         for name, value in parameters.items():
             if name not in lesson.parameters:
                 near = (
@@ -377,7 +384,7 @@ def run(
     done: dict[Path, dict] = {}
     if resume:
         for lesson in lessons:
-            earlier = _earlier_result(lesson, out, parameters)
+            earlier = _earlier_result(lesson, out, _own(parameters, lesson))
             if earlier:
                 done[lesson.path] = earlier
     rest = [lesson for lesson in lessons if lesson.path not in done]
@@ -390,7 +397,8 @@ def run(
     def work(lesson: Lesson) -> dict:
         with progress.showing(lesson) as bar:
             target = out / lesson.path.name
-            result = execute(lesson, target, parameters, threads, progress=bar, kernels=kernels)
+            own = _own(parameters, lesson)
+            result = execute(lesson, target, own, threads, progress=bar, kernels=kernels)
             try:
                 pages.write_lesson(target, lesson.title)
             except Exception as error:  # the other lessons go on
@@ -428,6 +436,10 @@ def run(
         progress.close()
         report = write()
     return report
+
+
+def _own(parameters: Mapping[str, Any], lesson: Lesson) -> dict[str, Any]:
+    return {name: value for name, value in parameters.items() if name in lesson.parameters}
 
 
 def _earlier_result(lesson: Lesson, out: Path, parameters: dict) -> dict | None:
@@ -495,7 +507,7 @@ class _Progress:
         self.declared += self.expected.pop(lesson.path)
         self.measured += result["seconds"]
         held = sum(claim["held"] for claim in result["claims"])
-        verdict = f"{held} claim{'s' * (held != 1)} held"
+        verdict = f"{held} claim{'s' * (held != 1)} held" if result["claims"] else "no claims"
         if result["error"]:
             verdict += f"  {result['error']}"
         count = self.total - len(self.expected)

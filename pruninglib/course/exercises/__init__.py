@@ -1,5 +1,9 @@
-"""What a lesson asks: `exercises.NAME.check(answer)`, `.hint()`, `.solution()`."""
+"""What a lesson asks: `exercises.NAME.check(answer)`, `.hint()`, `.solution()`.
 
+`exercises.foundations` holds the questions of Part 1's self-test, by number.
+"""
+
+from .foundations import QUESTIONS as foundations
 from .magnitude import global_threshold, masked_step, prune_exactly
 from .sensitivity import (
     budget_from_scan,
@@ -15,6 +19,7 @@ __all__ = [
     "csr_bytes",
     "cubic_by_step",
     "first_order_score",
+    "foundations",
     "global_threshold",
     "gradients_that_disagree",
     "mask_from_threshold",

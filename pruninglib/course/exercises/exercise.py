@@ -1,7 +1,8 @@
-"""An exercise: checked answers, hints one at a time, a solution shown from its source."""
+"""What checks answers: an exercise, answered by a function, and a question, by a letter."""
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from IPython.display import Markdown, display
@@ -64,6 +65,43 @@ class Exercise:
         """The source of the solution."""
         source = inspect.getsource(self.solve)
         return Markdown("```python\n" + source[source.index("def ") :] + "```")
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question with options, of which one is right. A notebook shows it as Markdown.
+
+    options: from the letter of each to what it says and why that is right or wrong.
+    lesson: the file, beside the self-test, of the lesson that shows it.
+    """
+
+    text: str
+    options: dict[str, tuple[str, str]]
+    right: str
+    lesson: str
+
+    def __post_init__(self) -> None:
+        if self.right not in self.options:
+            raise ValueError(
+                f"right is {self.right!r}, but must be one of {', '.join(self.options)}"
+            )
+
+    def _repr_markdown_(self) -> str:
+        options = (f"- **{letter}** {says}" for letter, (says, _) in self.options.items())
+        return "\n".join([self.text, "", *options])
+
+    def check(self, answer: str) -> Verdict:
+        """Judge a letter. Never raises: a notebook goes on."""
+        if answer is ...:
+            return Verdict(NOT_ATTEMPTED, UNFINISHED)
+        letter = answer.strip().lower() if isinstance(answer, str) else None
+        if letter not in self.options:
+            letters = " or ".join(f'`"{letter}"`' for letter in self.options)
+            return Verdict(WRONG, f"Answer with a letter in quotes: {letters}.")
+        reason = self.options[letter][1]
+        if letter != self.right:
+            return Verdict(WRONG, reason)
+        return Verdict(CORRECT, f"{reason} [Lesson {self.lesson[:2]}]({self.lesson}) shows it.")
 
 
 class _Watched:
