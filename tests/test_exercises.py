@@ -20,6 +20,30 @@ def every_step_at_a_later_sparsity(scan, allowed):
     return {n: max(s for s in v if v[0.0] - v[s] <= allowed) for n, v in scan.items()}
 
 
+def cubic(t):
+    return 1 - (1 - min(1, max(0, t))) ** 3
+
+
+def rewound(model, values, masks, biases=True):
+    """The model with these values, masked; the biases only if asked."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in masks or biases:
+                parameter.copy_(values[name] * masks.get(name, 1))
+
+
+def masked_first(model, early, masks):
+    for name, mask in masks.items():
+        early[name].mul_(mask)
+    model.load_state_dict(early)
+
+
+def shuffled_over_layers(masks):
+    row = torch.cat([m.flatten() for m in masks.values()])
+    parts = row[torch.randperm(len(row))].split([m.numel() for m in masks.values()])
+    return {n: p.view(masks[n].shape) for n, p in zip(masks, parts, strict=True)}
+
+
 def weights_of(model):
     return [p for p in model.parameters() if p.dim() >= 2]
 
@@ -116,6 +140,100 @@ MISTAKES = {
         "best of all": (every_step_at_a_later_sparsity, "jumpy"),
         "too generous": (lambda s, a: exercises.budget_from_scan.solve(s, 2.5 * a), "more than 0.01"),
         "too strict": (lambda s, a: exercises.budget_from_scan.solve(s, a if "edge" in s else a / 4), "bears 0.8"),
+    },
+    "cubic_by_step": {
+        "linear": (lambda s, b, e, f: f * min(1, max(0, (s - b) / (e - b))), "straight line"),
+        "cube of the time gone": (
+            lambda s, b, e, f: f * min(1, max(0, (s - b) / (e - b))) ** 3,
+            "begins slowly",
+        ),
+        "what is left": (
+            lambda s, b, e, f: f * (1 - cubic((s - b) / (e - b))),
+            "at the final sparsity already",
+        ),
+        "no beginning": (lambda s, b, e, f: f * cubic(s / e), "not at step 0"),
+        "to one": (lambda s, b, e, f: cubic((s - b) / (e - b)), "goes to 1"),
+        "negative before": (
+            lambda s, b, e, f: f * (1 - (1 - min(1, (s - b) / (e - b))) ** 3),
+            "Before `begin`",
+        ),
+        "on after the end": (
+            lambda s, b, e, f: f * (1 - (1 - max(0, (s - b) / (e - b))) ** 3),
+            "After `end`",
+        ),
+        "square": (
+            lambda s, b, e, f: f * (1 - (1 - min(1, max(0, (s - b) / (e - b)))) ** 2),
+            "Half way",
+        ),
+    },
+    "rewind": {
+        "masks only": (
+            lambda m, e, k: rewound(m, {n: p.clone() for n, p in m.named_parameters()}, k),
+            "as trained",
+        ),
+        "no masks": (lambda m, e, k: m.load_state_dict(e) and None, "pruned ones must be zero"),
+        "early changed": (masked_first, "changed `early`"),
+        "inverted": (
+            lambda m, e, k: rewound(m, e, {n: ~mask for n, mask in k.items()}),
+            "wrong way round",
+        ),
+        "biases as trained": (lambda m, e, k: rewound(m, e, k, biases=False), "biases"),
+        "nothing": (lambda m, e, k: None, "as it was"),
+        "new weights": (
+            lambda m, e, k: rewound(m, {n: p + 7 for n, p in e.items()}, k),
+            "early values where",
+        ),
+    },
+    "shuffle_within_layers": {
+        "nothing moved": (lambda k: {n: m.clone() for n, m in k.items()}, "Nothing has moved"),
+        "whole rows": (
+            lambda k: {n: m[torch.arange(len(m)).roll(3)] for n, m in k.items()},
+            "whole rows",
+        ),
+        "whole columns": (
+            lambda k: {n: m.roll(1, 0).roll(3, 1) if n == "columns" else
+                       exercises.shuffle_within_layers.solve(k)[n] for n, m in k.items()},
+            "whole columns",
+        ),
+        "over layers": (shuffled_over_layers, "inside each layer"),
+        "drawn anew": (
+            lambda k: {n: torch.rand(m.shape) < m.float().mean() / 3 for n, m in k.items()},
+            "inside each layer",
+        ),
+        "in place": (
+            lambda k: {n: m.copy_(m.flatten().flip(0).view(m.shape)) for n, m in k.items()},
+            "changed the masks",
+        ),
+        "flat": (
+            lambda k: {n: m.flatten()[torch.randperm(m.numel())] for n, m in k.items()},
+            "of shape",
+        ),
+        "float": (lambda k: {n: m.float() for n, m in k.items()}, "bool mask"),
+    },
+    "pareto_front": {
+        "best only": (lambda c, s: [v == max(s) for v in s], "best score alone"),
+        "inverted": (
+            lambda c, s: [not v for v in exercises.pareto_front.solve(c, s)],
+            "wrong way round",
+        ),
+        "all": (lambda c, s: [True] * len(c), "it is beaten"),
+        "cheap ones left out": (lambda c, s: [v > 0.92 for v in s], "cheapest"),
+        "equals beaten": (
+            lambda c, s: [
+                not any(d <= a and t >= b for j, (d, t) in enumerate(zip(c, s, strict=True))
+                        if j != i)
+                for i, (a, b) in enumerate(zip(c, s, strict=True))
+            ],
+            "keep both",
+        ),
+        "dearer equals kept": (
+            lambda c, s: [
+                not any((d <= a and t > b) for d, t in zip(c, s, strict=True))
+                for a, b in zip(c, s, strict=True)
+            ],
+            "dearer",
+        ),
+        "names": (lambda c, s: [1, 2], "6 values"),
     },
 }  # fmt: skip
 

@@ -29,6 +29,14 @@ STYLES = {
     "Fisher": (_RED, "P"),
     "scan": (_RED, "<"),
     "largest": (_PURPLE, "*"),
+    "SNIP": (_SKY, "v"),
+    "SNIP, 20 steps": (_SKY, "<"),
+    "GraSP": (_PURPLE, "D"),
+    "SynFlow": (_BLACK, "h"),
+    "RigL": (_GREEN, "*"),
+    "gradual": (_RED, "X"),
+    "ticket": (_BLUE, "p"),
+    "reconstructed": (_BLUE, ">"),
 }
 WIDTH = 7.0  # inches: a page, and the text column of a notebook
 

@@ -8,16 +8,21 @@ from .sensitivity import (
     two_readings,
 )
 from .what_is_pruning import csr_bytes, mask_from_threshold, sparsity_of
+from .when_to_prune import cubic_by_step, pareto_front, rewind, shuffle_within_layers
 
 __all__ = [
     "budget_from_scan",
     "csr_bytes",
+    "cubic_by_step",
     "first_order_score",
     "global_threshold",
     "gradients_that_disagree",
     "mask_from_threshold",
     "masked_step",
+    "pareto_front",
     "prune_exactly",
+    "rewind",
+    "shuffle_within_layers",
     "sparsity_of",
     "two_readings",
 ]

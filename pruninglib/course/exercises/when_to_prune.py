@@ -1,0 +1,177 @@
+"""Exercises of lesson 04 When to prune. Each: the judge, then the solution it belongs to."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from .exercise import example, exercise
+
+
+def _judge_cubic(answer) -> str | None:
+    begin, end, final = 20, 120, 0.9
+    before, after = float(answer(5, begin, end, final)), float(answer(200, begin, end, final))
+    if abs(float(answer(begin, begin, end, final)) - final) < 1e-6:
+        return (
+            "At its beginning it is at the final sparsity already: is the cube of what is *left*?"
+        )
+    got = float(answer(70, begin, end, final))
+    if abs(got - final / 2) < 1e-6:
+        return (
+            "That is a straight line: at half time half of it is due. The cubic is ahead of that."
+        )
+    if abs(got - final * 0.5**3) < 1e-6:
+        return (
+            "That begins slowly and ends fast. The cubic removes most while there is much to spare."
+        )
+    if abs(got - (1 - 0.5**3)) < 1e-6:
+        return f"It goes to 1. All of it must end at `final`, here {final}."
+    if abs(got - final * (1 - (1 - 70 / end) ** 3)) < 1e-6:
+        return "Progress t begins at `begin`, not at step 0."
+    if abs(got - final * (1 - 0.5**3)) > 1e-6:
+        return (
+            f"Half way to {final} sparsity {final * (1 - 0.5**3):g} is due; you returned {got:g}."
+        )
+    if abs(before) > 1e-6:
+        return (
+            f"Before `begin` nothing is due, but you returned {before:g}: hold t between 0 and 1."
+        )
+    if abs(after - final) > 1e-6:
+        return (
+            f"After `end` it stays at {final}, but you returned {after:g}: hold t between 0 and 1."
+        )
+    return None
+
+
+@exercise(
+    _judge_cubic,
+    "Progress is t = (step - begin) / (end - begin), held between 0 and 1.",
+    "What is still to be pruned shrinks with the cube of the time left: final · (1 - (1 - t)³).",
+)
+def cubic_by_step(step: int, begin: int, end: int, final: float) -> float:
+    t = min(1, max(0, (step - begin) / (end - begin)))
+    return final * (1 - (1 - t) ** 3)
+
+
+def _judge_rewind(answer) -> str | None:
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+    early = {n: example(*p.shape, seed=i) for i, (n, p) in enumerate(model.named_parameters())}
+    masks = {n: example(*p.shape, seed=9) > 0 for n, p in early.items() if p.dim() == 2}
+    kept = copy.deepcopy(early)
+    trained = {n: p + 1 for n, p in early.items()}
+    model.load_state_dict(trained)
+    answer(model, early, masks)
+    now = model.state_dict()
+    if any(not torch.equal(early[n], kept[n]) for n in kept):
+        return (
+            "Your function changed `early` itself. The next round needs it whole: copy, then mask."
+        )
+    if all(torch.equal(now[n], trained[n]) for n in now):
+        return "The model is as it was. `model.load_state_dict(...)` puts values into it."
+    if all(torch.equal(now[n], early[n]) for n in now):
+        return "The early weights are back, all of them: the pruned ones must be zero."
+    for name, mask in masks.items():
+        if torch.equal(now[name], trained[name] * mask):
+            return (
+                "The pruned weights are zero, but the others are as trained: take the early values."
+            )
+        if torch.equal(now[name], early[name] * ~mask):
+            return "It is the wrong way round: True means kept."
+        if not torch.equal(now[name], early[name] * mask):
+            return f"{name} should be its early values where the mask is True and zero elsewhere."
+    if any(not torch.equal(now[n], early[n]) for n in now if n not in masks):
+        return "The biases were left as trained. They go back with the weights."
+    return None
+
+
+@exercise(
+    _judge_rewind,
+    "Put everything back with `model.load_state_dict(early)`, which copies.",
+    "Then multiply each masked parameter by its mask in place, under `torch.no_grad()`.",
+)
+def rewind(model: nn.Module, early: dict[str, Tensor], masks: dict[str, Tensor]) -> None:
+    model.load_state_dict(early)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in masks:
+                parameter.mul_(masks[name])
+
+
+def _judge_shuffle(answer) -> str | None:
+    rows = torch.zeros(8, 12, dtype=torch.bool)
+    rows[:2] = True
+    masks = {"rows": rows, "columns": rows.t().clone(), "few": torch.arange(30).view(5, 6) < 3}
+    kept = copy.deepcopy(masks)
+    got = answer(masks)
+    if any(not torch.equal(masks[n], kept[n]) for n in kept):
+        return "Your function changed the masks it was given. A control needs masks of its own."
+    if not isinstance(got, dict) or set(got) != set(masks):
+        return f"Return a dict with a mask for each of {', '.join(masks)}."
+    for name, mask in masks.items():
+        new = got[name]
+        if not isinstance(new, Tensor) or new.dtype != torch.bool or new.shape != mask.shape:
+            return f"{name} must stay a bool mask of shape {tuple(mask.shape)}."
+        if int(new.sum()) != int(mask.sum()):
+            return (
+                f"{name} keeps {int(new.sum())} weights instead of {int(mask.sum())}: shuffle inside "
+                "each layer, or the control changes the budget as well."
+            )
+    if all(torch.equal(got[n], masks[n]) for n in masks):
+        return "Nothing has moved. Was the shuffled tensor put into what you return?"
+    for name, dim in (("rows", 1), ("columns", 0)):
+        if int(got[name].any(dim=dim).sum()) == 2:
+            return (
+                f"You moved whole {name}: who was together still is. Flatten the mask before you "
+                "shuffle, and view it in its shape afterwards."
+            )
+    return None
+
+
+@exercise(
+    _judge_shuffle,
+    "One random order for each layer: `torch.randperm(mask.numel())`.",
+    "`mask.flatten()[order].view(mask.shape)`, in a new dict.",
+)
+def shuffle_within_layers(masks: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name: mask.flatten()[torch.randperm(mask.numel())].view(mask.shape)
+        for name, mask in masks.items()
+    }
+
+
+def _judge_front(answer) -> str | None:
+    costs, scores = [4.0, 1.0, 3.0, 2.0, 8.0, 3.0], [0.95, 0.60, 0.80, 0.90, 0.94, 0.93]
+    got = list(answer(list(costs), list(scores)))
+    if len(got) != len(costs):
+        return f"Return {len(costs)} values, True or False for each method, in their order."
+    got = [bool(value) for value in got]
+    want = [True, True, False, True, False, True]
+    if got == want:
+        tied = [bool(value) for value in answer([1.0, 1.0], [0.5, 0.5])]
+        if tied != [True, True]:
+            return "Two methods of equal cost and equal score don't beat each other: keep both."
+        if list(map(bool, answer([1.0, 2.0], [0.5, 0.5]))) != [True, False]:
+            return "As good for less money also beats: the dearer of two equal scores must go."
+        return None
+    if got == [not value for value in want]:
+        return "It is the wrong way round: True for those that nobody beats."
+    if got == [score == max(scores) for score in scores]:
+        return "That is the best score alone. A worse one for less money is on the front, too."
+    if got[1] is False:
+        return "The cheapest method is on the front, however bad: nobody is as cheap."
+    if got[2]:
+        return "The third costs 3 for 0.80, and the fourth costs 2 for 0.90: it is beaten."
+    return f"With costs {costs} and scores {scores} the front is {want}; yours is {got}."
+
+
+@exercise(
+    _judge_front,
+    "A method is beaten if another costs no more and scores no less, and is strictly better in one.",
+    "Two nested loops will do: for each method ask `any(...)` of all the others.",
+)
+def pareto_front(costs: list[float], scores: list[float]) -> list[bool]:
+    methods = list(zip(costs, scores, strict=True))
+    return [
+        not any(c <= cost and s >= score and (c, s) != (cost, score) for c, s in methods)
+        for cost, score in methods
+    ]
