@@ -31,10 +31,10 @@ STYLES = {
     "largest": (_PURPLE, "*"),
     "SNIP": (_SKY, "v"),
     "SNIP, 20 steps": (_SKY, "<"),
-    "GraSP": (_PURPLE, "D"),
+    "GraSP": (_SKY, "D"),
     "SynFlow": (_BLACK, "h"),
-    "RigL": (_GREEN, "*"),
-    "gradual": (_RED, "X"),
+    "RigL": (_RED, "*"),
+    "gradual": (_PURPLE, "X"),
     "ticket": (_BLUE, "p"),
     "reconstructed": (_BLUE, ">"),
 }
