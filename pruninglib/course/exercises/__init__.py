@@ -1,6 +1,7 @@
 """What a lesson asks: `exercises.NAME.check(answer)`, `.hint()`, `.solution()`."""
 
 from .magnitude import global_threshold, masked_step, prune_exactly
+from .promise import fair_speedup, stopping_epoch, verdict_of
 from .sensitivity import (
     budget_from_scan,
     first_order_score,
@@ -14,6 +15,7 @@ __all__ = [
     "budget_from_scan",
     "csr_bytes",
     "cubic_by_step",
+    "fair_speedup",
     "first_order_score",
     "global_threshold",
     "gradients_that_disagree",
@@ -24,5 +26,7 @@ __all__ = [
     "rewind",
     "shuffle_within_layers",
     "sparsity_of",
+    "stopping_epoch",
     "two_readings",
+    "verdict_of",
 ]
