@@ -9,8 +9,8 @@ from .base.files import load_shrunk, save_shrunk
 from .course import exercises
 from .course.lesson import claim, record, say
 from .measure import plots
-from .measure.damage import by_slice, changed, damage
 from .measure.cost import training_cost
+from .measure.damage import by_slice, changed, damage
 from .measure.experiment import (
     at_random,
     before_training,

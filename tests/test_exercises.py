@@ -246,6 +246,28 @@ MISTAKES = {
         ),
         "names": (lambda c, s: [1, 2], "6 values"),
     },
+    "verdict_of": {
+        "mean only": (lambda g: "holds" if sum(g) > 0 else "does not hold", "mean"),
+        "signs": (lambda g: "holds" if min(g) > 0 else "does not hold" if max(g) < 0 else "open", "agree in sign"),
+        "inverted": (lambda g: {"holds": "does not hold", "does not hold": "holds"}.get(v := exercises.verdict_of.solve(g), v), "wrong way round"),
+        "always open": (lambda g: "open", "one side of zero"),
+        "bool": (lambda g: True, "Return one of"),
+    },
+    "stopping_epoch": {
+        "best of all": (lambda s, p: s.index(max(s)) + 1, "never seen"),
+        "from 0": (lambda s, p: exercises.stopping_epoch.solve(s, p) - 1, "from 0"),
+        "where it stops": (lambda s, p: exercises.stopping_epoch.solve(s, p) + p, "Kept are the weights"),
+        "last of equals": (lambda s, p: max(range(1, exercises.stopping_epoch.solve(s, p) + (2 if s[1] == s[2] else 1)), key=lambda e: (s[e - 1], e)), "only as good"),
+        "score": (lambda s, p: max(s), "whole number"),
+    },
+    "fair_speedup": {
+        "upside down": (lambda d, p: 1 / exercises.fair_speedup.solve(d, p), "other way up"),
+        "sums": (lambda d, p: sum(d) / sum(p), "slowest rounds"),
+        "mean of ratios": (lambda d, p: sum(x / y for x, y in zip(d, p, strict=True)) / len(d), "Take the median"),
+        "best of each": (lambda d, p: min(d) / min(p), "different rounds"),
+        "luckiest": (lambda d, p: max(x / y for x, y in zip(d, p, strict=True)), "luckiest"),
+        "difference": (lambda d, p: sum(d) - sum(p), "their median is 2"),
+    },
 }  # fmt: skip
 
 

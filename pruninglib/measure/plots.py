@@ -37,6 +37,10 @@ STYLES = {
     "gradual": (_PURPLE, "X"),
     "ticket": (_BLUE, "p"),
     "reconstructed": (_BLUE, ">"),
+    "pruned": (_BLUE, "o"),
+    "early stopping": (_GREEN, "^"),
+    "masked": (_BLUE, "o"),
+    "shrunk": (_RED, "P"),
 }
 WIDTH = 7.0  # inches: a page, and the text column of a notebook
 

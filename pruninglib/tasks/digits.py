@@ -16,12 +16,14 @@ from .task import Task
 CLASSES = 10
 
 
-def digits(data: str = "bundled", model: str = "mlp") -> Task:
+def digits(data: str = "bundled", model: str = "mlp", label_noise: float = 0.0) -> Task:
     """The classification task of the first lessons.
 
     data: "bundled", 1,797 handwritten digits of 8×8 pixels, offline (1,000 train, 297 valid,
         500 test); or "full", Fashion-MNIST, 28×28 (55,000 / 5,000 / 10,000, its own test set).
     model: "mlp", two hidden layers of 256 and 128 units, or "cnn", three small convolutions.
+    label_noise: the share of the labels of train and valid, in [0, 1), that are replaced by another
+        class, the same ones every time. Test keeps its true labels.
     """
     if data == "bundled":
         splits = datasets.split(
@@ -37,6 +39,12 @@ def digits(data: str = "bundled", model: str = "mlp") -> Task:
         epochs, batch_size, lr, weight_decay = 10, 250, 0.05, 1e-4
     else:
         raise ValueError(f"data is {data!r}, but must be 'bundled' or 'full'")
+    if not 0 <= label_noise < 1:
+        raise ValueError(f"label_noise is {label_noise}, but must lie in [0, 1)")
+    if label_noise:
+        for seed, split in enumerate(("train", "valid")):
+            images, classes = splits[split]
+            splits[split] = images, mislabelled(classes, label_noise, seed)
     builders = {"mlp": mlp, "cnn": cnn}
     if model not in builders:
         raise ValueError(f"model is {model!r}, but must be 'mlp' or 'cnn'")
@@ -46,7 +54,7 @@ def digits(data: str = "bundled", model: str = "mlp") -> Task:
         return evaluate(network, batches, cross_entropy, classification_metrics(CLASSES))
 
     return Task(
-        name=f"digits-{model}-{data}",
+        name=f"digits-{model}-{data}" + (f"-noise{label_noise:g}" if label_noise else ""),
         splits=splits,
         build=partial(builders[model], splits["train"][0].shape[-1]),
         loss=loss,
@@ -63,6 +71,14 @@ def digits(data: str = "bundled", model: str = "mlp") -> Task:
             for split, (_, classes) in splits.items()
         },
     )
+
+
+def mislabelled(classes: torch.Tensor, share: float, seed: int) -> torch.Tensor:
+    """round(share · n) of the n labels replaced by one of the nine other classes."""
+    generator, noisy = torch.Generator().manual_seed(seed), classes.clone()
+    wrong = torch.randperm(len(classes), generator=generator)[: round(share * len(classes))]
+    noisy[wrong] += torch.randint(1, CLASSES, wrong.shape, generator=generator)
+    return noisy % CLASSES
 
 
 def loss(model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:

@@ -5,6 +5,7 @@
 
 from .foundations import QUESTIONS as foundations
 from .magnitude import global_threshold, masked_step, prune_exactly
+from .promise import fair_speedup, stopping_epoch, verdict_of
 from .sensitivity import (
     budget_from_scan,
     first_order_score,
@@ -18,6 +19,7 @@ __all__ = [
     "budget_from_scan",
     "csr_bytes",
     "cubic_by_step",
+    "fair_speedup",
     "first_order_score",
     "foundations",
     "global_threshold",
@@ -29,5 +31,7 @@ __all__ = [
     "rewind",
     "shuffle_within_layers",
     "sparsity_of",
+    "stopping_epoch",
     "two_readings",
+    "verdict_of",
 ]
