@@ -12,11 +12,13 @@ from .sensitivity import (
     gradients_that_disagree,
     two_readings,
 )
+from .structure import chain_without, speed_ups, two_of_four
 from .what_is_pruning import csr_bytes, mask_from_threshold, sparsity_of
 from .when_to_prune import cubic_by_step, pareto_front, rewind, shuffle_within_layers
 
 __all__ = [
     "budget_from_scan",
+    "chain_without",
     "csr_bytes",
     "cubic_by_step",
     "fair_speedup",
@@ -31,7 +33,9 @@ __all__ = [
     "rewind",
     "shuffle_within_layers",
     "sparsity_of",
+    "speed_ups",
     "stopping_epoch",
+    "two_of_four",
     "two_readings",
     "verdict_of",
 ]
