@@ -279,6 +279,7 @@ MISTAKES = {
         "best of each": (lambda d, p: min(d) / min(p), "different rounds"),
         "luckiest": (lambda d, p: max(x / y for x, y in zip(d, p, strict=True)), "luckiest"),
         "difference": (lambda d, p: sum(d) - sum(p), "their median is 2"),
+    },
     "two_of_four": {
         "half of all": (lambda s: exercises.prune_exactly.solve(s, s.numel() // 2), "not two in every four"),
         "threshold": (lambda s: s >= s.view(-1, 4).sort().values[:, 2].repeat_interleave(4).view(s.shape), "Ties"),
