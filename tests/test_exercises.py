@@ -258,12 +258,13 @@ MISTAKES = {
         ),
         "names": (lambda c, s: [1, 2], "6 values"),
     },
-    "verdict_of": {
-        "mean only": (lambda g: "holds" if sum(g) > 0 else "does not hold", "mean"),
-        "signs": (lambda g: "holds" if min(g) > 0 else "does not hold" if max(g) < 0 else "open", "agree in sign"),
-        "inverted": (lambda g: {"holds": "does not hold", "does not hold": "holds"}.get(v := exercises.verdict_of.solve(g), v), "wrong way round"),
-        "always open": (lambda g: "open", "one side of zero"),
-        "bool": (lambda g: True, "Return one of"),
+    "memorised_share": {
+        "of all images": (lambda a, g, t: ((a == g) & (g != t)).float().mean(), "all images"),
+        "agreement": (lambda a, g, t: (a == g).float().mean(), "equal the given label"),
+        "the true class": (lambda a, g, t: (a == t)[g != t].float().mean(), "*true* class"),
+        "accuracy": (lambda a, g, t: (a == t).float().mean(), "accuracy"),
+        "noise": (lambda a, g, t: (g != t).float().mean(), "that are wrong"),
+        "count": (lambda a, g, t: ((a == g) & (g != t)).sum(), "Divide"),
     },
     "stopping_epoch": {
         "best of all": (lambda s, p: s.index(max(s)) + 1, "never seen"),

@@ -5,7 +5,7 @@
 
 from .foundations import QUESTIONS as foundations
 from .magnitude import global_threshold, masked_step, prune_exactly
-from .promise import fair_speedup, stopping_epoch, verdict_of
+from .promise import fair_speedup, memorised_share, stopping_epoch
 from .sensitivity import (
     budget_from_scan,
     first_order_score,
@@ -28,6 +28,7 @@ __all__ = [
     "gradients_that_disagree",
     "mask_from_threshold",
     "masked_step",
+    "memorised_share",
     "pareto_front",
     "prune_exactly",
     "rewind",
@@ -37,5 +38,4 @@ __all__ = [
     "stopping_epoch",
     "two_of_four",
     "two_readings",
-    "verdict_of",
 ]

@@ -1,50 +1,40 @@
 """Exercises of lesson 06 Does the promise hold? Each: the judge, then the solution it belongs to."""
 
 import torch
+from torch import Tensor
 
 from .exercise import exercise
 
-WORDS = ("holds", "does not hold", "open")
 
-
-def _judge_verdict(answer) -> str | None:
-    cases = [
-        ([1.0, 2.0, 3.0, 2.0], "holds"),
-        ([-1.0, -2.0, -1.0, -2.0], "does not hold"),
-        ([4.0, -3.0, 5.0, -2.0], "open"),
-        ([0.1, 2.0, 0.2, 0.1], "open"),  # all above zero, their interval not
-        ([-0.1, -2.0, -0.2, -0.1], "open"),
-        ([0.5, 0.6, 0.1, 0.6], "holds"),
-    ]
-    for gains, want in cases:
-        got = answer(gains)
-        if got not in WORDS:
-            return f"Return one of {', '.join(map(repr, WORDS))}: you returned {got!r}."
-        if got == want:
-            continue
-        if {got, want} == {"holds", "does not hold"}:
-            return "It is the wrong way round: a gain above zero keeps the promise."
-        if want == "open" and len({gain > 0 for gain in gains}) == 1:
-            return (
-                f"The gains {gains} agree in sign, but scatter so much that their interval contains "
-                "zero: that is open."
-            )
-        if want == "open":
-            return f"The mean of {gains} is not enough: ask whether the interval contains zero."
-        return f"The whole interval of {gains} lies on one side of zero: that {want}."
-    return None
+def _judge_memorised(answer) -> str | None:
+    true = torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
+    given = torch.tensor([0, 1, 2, 3, 4, 5, 7, 8, 9, 0])  # the last four are wrong
+    answers = torch.tensor([0, 1, 2, 3, 4, 7, 7, 7, 8, 9])  # of these, one is given back
+    got = float(answer(answers, given, true))
+    if abs(got - 0.25) < 1e-6:
+        return None
+    named = {
+        0.1: "You divided by all images. Divide by those whose given label is wrong.",
+        0.6: "You counted answers that equal the given label. Most given labels are right: look at the wrong ones.",
+        0.75: "That is the share of wrong labels for which the network gives the *true* class.",
+        0.8: "That is the accuracy on the true labels. Look only at images whose given label is wrong.",
+        0.4: "That is the share of labels that are wrong. How many of them does the network repeat?",
+        1.0: "You counted them. Divide by the number of wrong labels.",
+    }
+    for value, message in named.items():
+        if abs(got - value) < 1e-6:
+            return message
+    return f"Of four wrong labels the network repeats one: 0.25, and you returned {got:.3g}."
 
 
 @exercise(
-    _judge_verdict,
-    "Take low and high: `mean, low, high = pl.interval(gains)`.",
-    "`low > 0` holds, `high < 0` does not hold, and what is left is open.",
+    _judge_memorised,
+    "Which labels are wrong? `wrong = given != true` says so for each image.",
+    "Of `answers[wrong] == given[wrong]`, take the mean.",
 )
-def verdict_of(gains: list[float]) -> str:
-    import pruninglib as pl
-
-    _, low, high = pl.interval(gains)
-    return "holds" if low > 0 else "does not hold" if high < 0 else "open"
+def memorised_share(answers: Tensor, given: Tensor, true: Tensor) -> Tensor:
+    wrong = given != true
+    return (answers[wrong] == given[wrong]).float().mean()
 
 
 def _judge_stopping(answer) -> str | None:
