@@ -24,6 +24,18 @@ def weights_of(model):
     return [p for p in model.parameters() if p.dim() >= 2]
 
 
+def chain(conv1, norm, conv2):
+    layers = {"conv1": conv1, "norm": norm, "conv2": conv2}
+    named = {f"{n}.{k}": t for n, m in layers.items() for k, t in m.state_dict().items()}
+    return {n: named[n] for n in exercises.chain_without.solve(conv1, norm, conv2, ...)}
+
+
+def cut_in_place(conv1, norm, conv2, keep):
+    shrunk = exercises.chain_without.solve(conv1, norm, conv2, keep)
+    conv1.weight.data = shrunk["conv1.weight"].data
+    return shrunk
+
+
 # name of the exercise -> named mistake -> (answer, a word of the message that helps)
 MISTAKES = {
     "sparsity_of": {
@@ -116,6 +128,28 @@ MISTAKES = {
         "best of all": (every_step_at_a_later_sparsity, "jumpy"),
         "too generous": (lambda s, a: exercises.budget_from_scan.solve(s, 2.5 * a), "more than 0.01"),
         "too strict": (lambda s, a: exercises.budget_from_scan.solve(s, a if "edge" in s else a / 4), "bears 0.8"),
+    },
+    "two_of_four": {
+        "half of all": (lambda s: exercises.prune_exactly.solve(s, s.numel() // 2), "not two in every four"),
+        "threshold": (lambda s: s >= s.view(-1, 4).sort().values[:, 2].repeat_interleave(4).view(s.shape), "Ties"),
+        "inverted": (lambda s: ~exercises.two_of_four.solve(s), "wrong way round"),
+        "always the first": (lambda s: torch.arange(s.numel()).view(s.shape) % 4 < 2, "not the highest"),
+        "other shape": (lambda s: exercises.two_of_four.solve(s).view(-1, 4), "shape"),
+    },
+    "chain_without": {
+        "zeroed": (lambda a, n, b, k: {m: t * k.view(-1, *[1] * (t.dim() - 1)) for m, t in chain(a, n, b).items()}, "remove, don't zero"),
+        "inverted": (lambda a, n, b, k: exercises.chain_without.solve(a, n, b, ~k), "wrong way round"),
+        "rows of the reader": (lambda a, n, b, k: {m: t[k] for m, t in chain(a, n, b).items()}, "dimension 1"),
+        "norm forgotten": (lambda a, n, b, k: {m: t for m, t in exercises.chain_without.solve(a, n, b, k).items() if "running" not in m}, "running_mean"),
+        "bias of the reader": (lambda a, n, b, k: exercises.chain_without.solve(a, n, b, k) | {"conv2.bias": b.bias}, "no output"),
+        "in place": (cut_in_place, "changed the layers"),
+    },
+    "speed_ups": {
+        "inverted": (lambda a, b, s, t: exercises.speed_ups.solve(b, a, t, s), "wrong way round"),
+        "mean": (lambda a, b, s, t: (a / b, (s / t).mean(), 0), "mean over the pairs"),
+        "medians divided": (lambda a, b, s, t: (a / b, s.median() / t.median(), 0), "pair by pair"),
+        "share of the ideal": (lambda a, b, s, t: (a / b, (s / t).median(), (s / t).median() * b / a), "Count from 1"),
+        "two numbers": (lambda a, b, s, t: (a / b, (s / t).median()), "three numbers"),
     },
 }  # fmt: skip
 

@@ -29,6 +29,15 @@ STYLES = {
     "Fisher": (_RED, "P"),
     "scan": (_RED, "<"),
     "largest": (_PURPLE, "*"),
+    "elements": (_BLUE, "o"),
+    "n of m": (_GREEN, "^"),
+    "rows": (_RED, "P"),
+    "blocks": (_PURPLE, "D"),
+    "channels": (_RED, "P"),
+    "removed": (_RED, "<"),
+    "recalibrated": (_GREEN, "^"),
+    "random, removed": (_GREY, "x"),
+    "random, recalibrated": (_GREY, "*"),
 }
 WIDTH = 7.0  # inches: a page, and the text column of a notebook
 

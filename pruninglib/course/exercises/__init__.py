@@ -7,10 +7,12 @@ from .sensitivity import (
     gradients_that_disagree,
     two_readings,
 )
+from .structure import chain_without, speed_ups, two_of_four
 from .what_is_pruning import csr_bytes, mask_from_threshold, sparsity_of
 
 __all__ = [
     "budget_from_scan",
+    "chain_without",
     "csr_bytes",
     "first_order_score",
     "global_threshold",
@@ -19,5 +21,7 @@ __all__ = [
     "masked_step",
     "prune_exactly",
     "sparsity_of",
+    "speed_ups",
+    "two_of_four",
     "two_readings",
 ]
