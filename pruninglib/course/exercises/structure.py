@@ -69,14 +69,12 @@ def _judge_chain(answer) -> str | None:
         return f"Nobody asked for {', '.join(extra)}."
     for name in names:
         old = before[name]
-        want = old[:, keep] if name == "conv2.weight" else old[keep]
+        want, other = (old[:, k] if name == "conv2.weight" else old[k] for k in (keep, ~keep))
         if not isinstance(got[name], Tensor):
             return f"{name} must be a tensor."
         if name == "conv2.weight" and got[name].equal(old[keep]):
             return "conv2 *reads* the channels: they are dimension 1 of its weight."
-        if got[name].equal(old[~keep]) or got[name].equal(
-            old[:, ~keep] if old.dim() > 1 else want[:0]
-        ):
+        if got[name].equal(other):
             return "It is the wrong way round: True means kept."
         if got[name].shape == old.shape:
             return f"{name} has still the shape {tuple(old.shape)}: remove, don't zero."
