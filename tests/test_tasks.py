@@ -551,3 +551,27 @@ def test_the_published_ratings():
     assert sorted(ratings["rating"].unique()) == [i / 2 for i in range(1, 11)]
     years = pd.to_datetime(ratings["time"], unit="s").dt.year
     assert (years.min(), years.max()) == (1996, 2018)
+
+
+# ---- wrong labels
+
+
+@pytest.mark.parametrize("share", [0.2, 0.4, 0.999])
+def test_a_share_of_the_labels_is_wrong_and_test_keeps_the_truth(share):
+    clean, noisy, again = pl.digits(), *(pl.digits(label_noise=share) for _ in range(2))
+    for split, (images, labels) in noisy.splits.items():
+        true = clean.splits[split][1]
+        wrong = int((labels != true).sum())
+        assert wrong == (0 if split == "test" else round(share * len(true)))
+        assert images.equal(clean.splits[split][0]) and labels.equal(again.splits[split][1])
+        assert labels.min() == 0 and labels.max() == 9
+    # anywhere, and any class: the changes of both splits are not the same ones
+    first, second = (noisy.splits[s][1] - clean.splits[s][1] for s in ("train", "valid"))
+    assert (first[: len(second)] != second).any() and len(first.unique()) > 9
+    assert noisy.name != clean.name  # rows of a comparison do not mix
+
+
+@pytest.mark.parametrize("share", [-0.1, 1, float("nan")])
+def test_a_share_of_wrong_labels_that_is_none(share):
+    with pytest.raises(ValueError, match=r"label_noise is .*, but must lie in \[0, 1\)"):
+        pl.digits(label_noise=share)
