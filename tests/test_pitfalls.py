@@ -27,7 +27,7 @@ def output_mean(model, batch):
     return model(batch).mean()
 
 
-def half(model, seed=3):
+def half(model, seed=1):
     return pl.select(pl.random(model, seed=seed), 0.5)
 
 
