@@ -85,7 +85,7 @@ def test_a_comparison_depends_on_its_arguments_alone(task):
 
 
 @pytest.mark.parametrize("sparsity", [0, 0.3, 0.9, 0.99])
-@pytest.mark.parametrize("kind", ["mlp", "cnn"])
+@pytest.mark.parametrize("kind", ["mlp", "cnn", "resnet"])
 def test_the_small_dense_control_has_as_many_parameters(kind, sparsity):
     task = dataclasses.replace(pl.digits(model=kind), epochs=1, batch_size=1000)
     rows = compare(

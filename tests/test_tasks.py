@@ -16,7 +16,7 @@ from torchvision.datasets import FashionMNIST
 
 import pruninglib as pl
 from pruninglib.tasks import datasets
-from pruninglib.tasks.digits import cnn, mlp
+from pruninglib.tasks.digits import cnn, mlp, resnet
 
 BODY = bytes(range(256)) * 40
 MD5 = hashlib.md5(BODY).hexdigest()
@@ -24,7 +24,7 @@ MD5 = hashlib.md5(BODY).hexdigest()
 # ---- the bundled tier ----
 
 
-@pytest.fixture(scope="module", params=["mlp", "cnn"])
+@pytest.fixture(scope="module", params=["mlp", "cnn", "resnet"])
 def task(request):
     return pl.digits(model=request.param)
 
@@ -68,7 +68,7 @@ def test_building_depends_on_its_seed_alone(task):
 
 
 @pytest.mark.parametrize("pixels", [8, 28])
-@pytest.mark.parametrize("build", [mlp, cnn])
+@pytest.mark.parametrize("build", [mlp, cnn, resnet])
 def test_models_of_every_width(build, pixels):
     images, sizes = torch.rand(3, 1, pixels, pixels), []
     for width in (0.001, 0.5, 1.0, 2.0):
@@ -81,6 +81,18 @@ def test_models_of_every_width(build, pixels):
         == {
             mlp: ["hidden1.weight", "hidden2.weight", "output.weight"],
             cnn: ["conv1.weight", "conv2.weight", "conv3.weight", "output.weight"],
+            resnet: [
+                "conv.weight",
+                "block1.conv1.weight",
+                "block1.conv2.weight",
+                "block2.conv1.weight",
+                "block2.conv2.weight",
+                "block2.shortcut.conv.weight",
+                "block3.conv1.weight",
+                "block3.conv2.weight",
+                "block3.shortcut.conv.weight",
+                "output.weight",
+            ],
         }[build]
     )
 
@@ -121,8 +133,8 @@ def test_batches_of_a_task(task):
 
 
 def test_every_task_has_a_name_of_its_own():
-    assert {pl.digits(model=m).name for m in ("mlp", "cnn")} == {
-        "digits-mlp-bundled", "digits-cnn-bundled",
+    assert {pl.digits(model=m).name for m in ("mlp", "cnn", "resnet")} == {
+        "digits-mlp-bundled", "digits-cnn-bundled", "digits-resnet-bundled",
     }  # fmt: skip
 
 
@@ -130,7 +142,7 @@ def test_every_task_has_a_name_of_its_own():
     "arguments, message",
     [
         ({"data": "fulll"}, "data is 'fulll', but must be 'bundled' or 'full'"),
-        ({"model": "vgg"}, "model is 'vgg', but must be 'mlp' or 'cnn'"),
+        ({"model": "vgg"}, "model is 'vgg', but must be 'mlp', 'cnn' or 'resnet'"),
     ],
 )
 def test_a_task_that_does_not_exist(arguments, message):

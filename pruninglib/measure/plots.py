@@ -29,6 +29,7 @@ STYLES = {
     "Fisher": (_RED, "P"),
     "scan": (_RED, "<"),
     "largest": (_PURPLE, "*"),
+    "channels": (_PURPLE, "D"),
 }
 WIDTH = 7.0  # inches: a page, and the text column of a notebook
 

@@ -38,7 +38,8 @@ def random(model: nn.Module, names: Names = None, seed: int = 0) -> Scores:
     Each weight's noise depends on `seed` and the order of names, never on the global
     random state, which is left alone.
     """
-    generator = torch.Generator().manual_seed(seed)
+    # mixed, for `torch.manual_seed(seed)` may have drawn the weights: the same numbers, then
+    generator = torch.Generator().manual_seed(seed ^ 0x9E3779B9)
     return {
         name: torch.rand(weight.shape, generator=generator).to(weight.device)
         for name, weight in weights_of(model, names).items()
