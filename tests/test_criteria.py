@@ -196,6 +196,14 @@ def test_random_depends_on_its_seed_alone(model, as_found):
     assert values.min() >= 0 and values.max() < 1 and abs(values.mean() - 0.5) < 0.01
 
 
+def test_random_is_not_the_noise_the_weights_were_drawn_from():
+    """Of one seed, the numbers would be the same: the control would prune the negative weights."""
+    torch.manual_seed(3)
+    layer = nn.Linear(40, 50)
+    pairs = torch.stack([layer.weight.flatten(), pl.random(layer, seed=3)["weight"].flatten()])
+    assert abs(torch.corrcoef(pairs)[0, 1]) < 0.1
+
+
 def test_a_shuffle_of_layers_is_another_one_for_each(model):
     scores = pl.random(nn.Sequential(nn.Linear(5, 5), nn.Linear(5, 5)))
     assert (scores["0.weight"] != scores["1.weight"]).all()

@@ -1,5 +1,6 @@
 """Tasks and their data, bundled and full; downloads from a server on this machine alone."""
 
+import dataclasses
 import gzip
 import hashlib
 import http.server
@@ -123,6 +124,35 @@ def test_training_for_no_epochs_changes_nothing(task):
     assert all(
         p.equal(q) for p, q in zip(model.parameters(), task.build(0).parameters(), strict=True)
     )
+
+
+def test_a_cooling_task_ends_at_a_rate_of_zero():
+    task, rates = pl.digits(model="resnet"), []
+
+    def watched(parameters):
+        optimizer = pl.digits(model="resnet").optimizer(parameters)
+        optimizer.register_step_pre_hook(lambda *_: rates.append(optimizer.param_groups[0]["lr"]))
+        return optimizer
+
+    assert task.cooling and not pl.digits().cooling
+    task = dataclasses.replace(task, optimizer=watched)
+    for epochs in (2, 1):  # each training its own half cosine
+        rates.clear()
+        task.train(task.build(0), seed=0, epochs=epochs)
+        steps = torch.arange(20.0 * epochs)
+        due = 0.05 * (1 + torch.cos(torch.pi * steps / len(steps))) / 2
+        assert rates == pytest.approx(due.tolist(), abs=1e-6)
+
+
+@pytest.mark.parametrize("pixels, size", [(8, 8), (16, 16), (28, 14)])
+def test_the_residual_network_halves_large_images_at_its_entrance(pixels, size):
+    model, images = resnet(pixels, 0), torch.rand(2, 1, pixels, pixels)
+    assert model.conv(images).shape[-1] == size
+    first = model[:3](images)  # an identity, where sizes agree, and a block that is added to it
+    inside = model.block1.norm2(
+        model.block1.conv2(model.block1.norm1(model.block1.conv1(first)).relu())
+    )
+    assert torch.allclose(model.block1(first), (first + inside).relu(), atol=1e-6)
 
 
 def test_batches_of_a_task(task):

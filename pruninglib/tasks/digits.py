@@ -22,7 +22,7 @@ def digits(data: str = "bundled", model: str = "mlp") -> Task:
     data: "bundled", 1,797 handwritten digits of 8×8 pixels, offline (1,000 train, 297 valid,
         500 test); or "full", Fashion-MNIST, 28×28 (55,000 / 5,000 / 10,000, its own test set).
     model: "mlp", two hidden layers of 256 and 128 units; "cnn", three small convolutions; or
-        "resnet", a residual network of seven, which trains in a third of the epochs.
+        "resnet", a residual network of seven and two more in its shortcuts, in fewer epochs.
     """
     if data == "bundled":
         splits = datasets.split(
@@ -43,7 +43,7 @@ def digits(data: str = "bundled", model: str = "mlp") -> Task:
         raise ValueError(f"model is {model!r}, but must be 'mlp', 'cnn' or 'resnet'")
     if model == "resnet":
         if data == "bundled":
-            epochs, lr = 10, 0.05
+            epochs, lr = 8, 0.05
         else:
             epochs, batch_size, lr, weight_decay = 8, 128, 0.1, 5e-4
 
