@@ -6,7 +6,9 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from zipfile import ZipFile
 
+import pandas as pd
 import requests
 import torch
 from sklearn.datasets import load_digits
@@ -14,19 +16,35 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torchvision.datasets import FashionMNIST
 
+HERE = Path(__file__).resolve().parents[2] / "data"  # of the course
 FASHION_MNIST = Path("FashionMNIST") / "raw"  # torchvision's own layout
+ARCHIVES = {  # folder: address of the archive in it, md5 that its publisher states
+    "rt-polarity": (
+        "https://raw.githubusercontent.com/nltk/nltk_data/gh-pages/packages/corpora/sentence_polarity.zip",
+        "5cdc0cae7f558040d050c90eb2b72e97",
+    ),
+    "movielens": (
+        "https://files.grouplens.org/datasets/movielens/ml-latest-small.zip",
+        "31a303aabbc519bd33d025e44d6c2570",
+    ),
+}
+# Left by a conversion that took windows-1252 for latin-1: ‘ – —
+QUOTE_AND_DASHES = {code: bytes([code]).decode("cp1252") for code in (0x91, 0x96, 0x97)}
+TIMEOUT = 30  # seconds without an answer
 
 
 def data_home() -> Path:
     """The folder of downloaded sets: `PRUNINGLIB_DATA`, or else `data/cache` of the course."""
-    default = Path(__file__).resolve().parents[2] / "data" / "cache"
-    return Path(os.environ.get("PRUNINGLIB_DATA") or default)
+    return Path(os.environ.get("PRUNINGLIB_DATA") or HERE / "cache")
 
 
 def available() -> dict[str, bool]:
     """Which sets of the full tier are in the data folder (by presence, not verified)."""
     files = [name for name, _ in FashionMNIST.resources]
-    return {"FashionMNIST": all((data_home() / FASHION_MNIST / f).exists() for f in files)}
+    return {
+        "FashionMNIST": all((data_home() / FASHION_MNIST / f).exists() for f in files),
+        **{name: _archive(name).exists() for name in ARCHIVES},
+    }
 
 
 def handwritten_digits() -> tuple[Tensor, Tensor]:
@@ -37,6 +55,39 @@ def handwritten_digits() -> tuple[Tensor, Tensor]:
     images, classes = load_digits(return_X_y=True)
     images = torch.tensor(images, dtype=torch.float32).div(16).reshape(-1, 1, 8, 8)
     return images, torch.tensor(classes)
+
+
+def generated_reviews() -> pd.DataFrame:
+    """10,000 short film reviews that `data/generate.py` made up: nobody wrote them.
+
+    Columns: text, words separated by spaces; label, 1 for good and 0 for bad; words, how many;
+    and true or false: flipped, whether the label was made wrong; negation, contrast, rare,
+    whether the text has a negated opinion, one conceded to another, a rare word of opinion.
+    """
+    reviews = pd.read_csv(_bundled("reviews.tsv"), sep="\t")
+    flags = ["flipped", "negation", "contrast", "rare"]
+    return reviews.astype(dict.fromkeys(flags, bool)).assign(
+        words=reviews["text"].str.split().str.len()
+    )
+
+
+def generated_ratings() -> pd.DataFrame:
+    """Who took what when, made up by `data/generate.py`: 800 users, 400 items, 22,771 choices.
+
+    Columns: user and item, numbers from 0 without gaps; time, in hours. A choice is all that is
+    known of a pair of user and item (implicit feedback), and no pair comes twice.
+    """
+    return pd.read_csv(_bundled("ratings.csv"))
+
+
+def _bundled(name: str) -> Path:
+    path = HERE / name
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} is missing: bring it back with `git checkout data/{name}` in the clone of "
+            "the course, or make it again with `python data/generate.py`"
+        )
+    return path
 
 
 def fashion_mnist() -> dict[str, tuple[Tensor, Tensor]]:
@@ -59,6 +110,43 @@ def fashion_mnist() -> dict[str, tuple[Tensor, Tensor]]:
         return {k: (p.data.float().div(255).unsqueeze(1), p.targets) for k, p in parts.items()}
 
 
+def film_reviews() -> tuple[list[str], Tensor]:
+    """10,662 sentences from film reviews (Pang and Lee, 2005) and their classes.
+
+    Sentences are in lower case, with a space before each punctuation mark; the first half is
+    negative. Classes are int64, 0 negative and 1 positive.
+    """
+    sentences, labels = [], []
+    with _open("rt-polarity") as archive:
+        for label, kind in enumerate(("neg", "pos")):
+            text = archive.read(f"sentence_polarity/rt-polarity.{kind}").decode("utf-8")
+            lines = text.translate(QUOTE_AND_DASHES).strip().split("\n")
+            sentences += [line.strip() for line in lines]
+            labels += [label] * len(lines)
+    return sentences, torch.tensor(labels)
+
+
+def movielens() -> pd.DataFrame:
+    """100,836 ratings of films, MovieLens latest-small (Harper and Konstan, 2015).
+
+    Columns: user and item, numbers with gaps as published; rating, 0.5 to 5 by halves; time,
+    seconds since 1970. One row for each pair of user and item.
+    """
+    with _open("movielens") as archive, archive.open("ml-latest-small/ratings.csv") as file:
+        ratings = pd.read_csv(file)
+    return ratings.set_axis(["user", "item", "rating", "time"], axis="columns")
+
+
+def _archive(name: str) -> Path:
+    return data_home() / name / ARCHIVES[name][0].rpartition("/")[2]
+
+
+def _open(name: str) -> ZipFile:
+    """A verified archive. Its files are read where they are: nothing is unpacked."""
+    url, md5 = ARCHIVES[name]
+    return ZipFile(fetch(url, _archive(name), md5))
+
+
 def fetch(url: str, path: Path, md5: str) -> Path:
     """The verified file at `path`, downloaded from `url` if it is not there.
 
@@ -73,7 +161,7 @@ def fetch(url: str, path: Path, md5: str) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=path.parent) as folder:
                 part = Path(folder) / path.name
-                pooch.HTTPDownloader(progressbar=True, timeout=30)(url, str(part), None)
+                pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT)(url, str(part), None)
                 _verify(part, md5, f"the download of {path.name} is not the published file")
                 os.replace(part, path)
         except requests.RequestException as error:
@@ -112,3 +200,21 @@ def split(
         rest = torch.from_numpy(rest)
     parts[last] = (inputs[rest], targets[rest])
     return parts
+
+
+def leave_last_out(rows: pd.DataFrame, fewest: int = 3) -> dict[str, pd.DataFrame]:
+    """Cut interactions by time: each user's last for test, the one before for valid.
+
+    rows: columns user and time, and any others. Of equal times, the later row is the later.
+    fewest: users with fewer rows are dropped; at least 3.
+    Returns "train", "valid" and "test", sorted by user and then by time; valid and test have one
+    row for each user. Items may be in valid or test that are not in train.
+    """
+    if fewest < 3:
+        raise ValueError(f"fewest is {fewest}, but three parts need three rows of each user")
+    rows = rows.sort_values("time", kind="stable").sort_values("user", kind="stable")
+    users = rows.groupby("user")["user"]
+    left = users.cumcount(ascending=False)  # rows of the same user that come later
+    enough = users.transform("size") >= fewest
+    kept, left = rows[enough], left[enough]
+    return {"train": kept[left > 1], "valid": kept[left == 1], "test": kept[left == 0]}
