@@ -212,9 +212,7 @@ class Encoder(nn.Module):
         for embedding in (self.tokens, self.positions):
             nn.init.normal_(embedding.weight, std=0.1)
         self.dropout = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList(
-            Block(channels, heads, hidden, dropout) for _ in range(layers)
-        )
+        self.blocks = nn.ModuleList(Block(channels, heads, hidden, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(channels)
         self.output = nn.Linear(channels, len(CLASSES))
 
