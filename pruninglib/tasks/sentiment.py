@@ -19,12 +19,11 @@ from .task import Task
 
 CLASSES = ["negative", "positive"]
 PADDING, UNKNOWN = "[PAD]", "[UNK]"  # tokens 0 and 1
-NEGATION = set(
-    """no not n't never nothing nobody none neither nor nowhere hardly barely scarcely without
-    cannot can't don't doesn't didn't isn't aren't wasn't weren't won't wouldn't couldn't shouldn't
-    ain't hasn't haven't hadn't""".split()
-)
-CONTRAST = set("but although though yet however despite nevertheless nonetheless".split())
+NEGATION = {
+    *("no", "not", "n't", "never", "nothing", "nobody", "none", "neither", "nor", "nowhere"),
+    *("hardly", "barely", "scarcely", "without", "cannot"),
+}
+CONTRAST = {"but", "although", "though", "yet", "however", "despite", "nevertheless", "nonetheless"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +78,7 @@ def sentiment(data: str = "bundled") -> TextTask:
     def metrics(network: nn.Module, split: str) -> dict[str, float]:
         collection = classification_metrics(len(CLASSES))
         collection.add_metrics({"f1": MulticlassF1Score(len(CLASSES), average="macro")})
-        return evaluate(network, Batches(*splits[split], size=500), cross_entropy, collection)
+        return evaluate(network, Batches(*splits[split], size=200), cross_entropy, collection)
 
     return TextTask(
         name=f"sentiment-{data}",
@@ -91,7 +90,7 @@ def sentiment(data: str = "bundled") -> TextTask:
         epochs=recipe["epochs"],
         optimizer=partial(torch.optim.AdamW, lr=recipe["lr"], weight_decay=0.1),
         batch_size=recipe["batch_size"],
-        outcomes=lambda network, split: correct(network, Batches(*splits[split], size=500)),
+        outcomes=lambda network, split: correct(network, Batches(*splits[split], size=200)),
         slices=slices,
         texts=of_split,
         tokenizer=tokenizer,

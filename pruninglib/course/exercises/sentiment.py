@@ -61,8 +61,6 @@ def _judge_head(answer) -> str | None:
             * channels
             * each: "Add the biases, and the columns of the output that read this head.",
             4 * channels**2 + 4 * channels: "That is the whole layer with all its heads.",
-            (4 * channels**2 + 4 * channels)
-            / heads: "The output's bias is shared by all heads: it does not go.",
             4 * each**2 + 3 * each: "A head makes few channels, but reads them all.",
         }
         return mistakes.get(
@@ -93,7 +91,7 @@ def _judge_leave(answer) -> str | None:
     got = answer(valid, test, 0.07)
     if not (isinstance(got, tuple | list) and len(got) == 2):
         return "Return two things: the name of the worst slice, and True or False."
-    name, leave = got
+    name = got[0]
     if name == "rare":
         lows = answer(
             {"a": (0.04, 0.03, 0.05), "b": (0.03, 0.0, 0.09)}, dict.fromkeys("ab", (0, 0, 0)), 1
