@@ -57,7 +57,7 @@ def test_slices_of_words():
     found = {name: flags.tolist() for name, flags in text_slices(texts, train).items()}
     assert found["negation"] == [True, False, True, True]
     assert found["contrast"] == [False, True, False, True]
-    assert found["rare words"] == [True, True, True, True]
+    assert found["rare words"] == [False, False, True, True]
     assert found["short"] == [True, False, False, False]
     assert found["long"] == [False, True, True, True]
     assert not text_slices(["good film"], train)["rare words"].any()

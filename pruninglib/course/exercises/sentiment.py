@@ -5,8 +5,6 @@ from torch import Tensor
 
 from .exercise import exercise
 
-Costs = dict[str, tuple[float, float, float]]
-
 
 def _judge_f1(answer) -> str | None:
     table = torch.tensor([[50, 10, 0], [20, 15, 5], [0, 0, 0]])
@@ -123,6 +121,6 @@ def _judge_leave(answer) -> str | None:
     "`max(valid, key=...)` gives the name; the mean is entry 0.",
     "Then forget valid: compare `test[name][2]` with the limit.",
 )
-def may_leave(valid: Costs, test: Costs, limit: float) -> tuple[str, bool]:
+def may_leave(valid: dict, test: dict, limit: float) -> tuple[str, bool]:
     worst = max(valid, key=lambda name: valid[name][0])
     return worst, test[worst][2] <= limit
