@@ -3,13 +3,16 @@
 import gzip
 import hashlib
 import http.server
+import io
 import os
 import re
 import socket
 import struct
 import threading
+import zipfile
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from torchvision.datasets import FashionMNIST
@@ -143,15 +146,39 @@ def test_sizes_that_do_not_add_up():
         datasets.split(torch.rand(10, 2), torch.arange(10) % 2, {"train": 5, "test": 4})
 
 
+def test_leaving_the_last_out():
+    rows = pd.DataFrame(
+        [
+            (3, "e", 5), (1, "a", 20), (2, "x", 1), (1, "b", 10), (3, "f", 5), (3, "g", 4),
+            (1, "c", 30), (2, "y", 2), (3, "h", 5), (1, "d", 10),
+        ],
+        columns=["user", "item", "time"],
+    )  # fmt: skip
+    parts = datasets.leave_last_out(rows)
+    found = {name: list(zip(p["user"], p["item"], strict=True)) for name, p in parts.items()}
+    assert found == {
+        "train": [(1, "b"), (1, "d"), (3, "g"), (3, "e")],
+        "valid": [(1, "a"), (3, "f")],
+        "test": [(1, "c"), (3, "h")],
+    }
+    assert [len(p) for p in datasets.leave_last_out(rows, fewest=5).values()] == [0, 0, 0]
+    with pytest.raises(ValueError, match="fewest is 2, but three parts need three rows"):
+        datasets.leave_last_out(rows, fewest=2)
+
+
 # ---- downloads ----
 
 
 @pytest.fixture
 def server(monkeypatch):
-    """A web server whose answers the test sets: path -> (status, body, announced length)."""
+    """A web server whose answers the test sets: path -> (status, body, announced length).
+
+    It hangs after each body while `flows` is clear.
+    """
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.setenv(name, "*")
-    answers, asked = {}, []
+    answers, asked, flows = {}, [], threading.Event()
+    flows.set()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -162,6 +189,8 @@ def server(monkeypatch):
                 self.send_header("Content-Length", str(length))
             self.end_headers()
             self.wfile.write(body)
+            self.wfile.flush()
+            flows.wait(10)
 
         def log_message(self, *_):
             pass
@@ -169,9 +198,10 @@ def server(monkeypatch):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
         thread = threading.Thread(target=running.serve_forever, args=(0.01,))
         thread.start()
-        running.answers, running.asked = answers, asked
+        running.answers, running.asked, running.flows = answers, asked, flows
         running.url = f"http://127.0.0.1:{running.server_port}/"
         yield running
+        flows.set()
         running.shutdown()
         thread.join()
 
@@ -209,12 +239,19 @@ def test_a_download_of_something_else(body, length, server, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "answer, reason",
-    [((404, b"gone", 4), "HTTPError"), ((200, BODY[:5000], len(BODY)), "ChunkedEncodingError")],
-    ids=["404", "connection-lost"],
+    "answer, flows, reason",
+    [
+        ((404, b"gone", 4), True, "HTTPError"),
+        ((200, BODY[:5000], len(BODY)), True, "ChunkedEncodingError"),
+        ((200, BODY[:5000], len(BODY)), False, "ConnectionError"),
+    ],
+    ids=["404", "connection-lost", "stalled"],
 )
-def test_a_download_that_fails(answer, reason, server, tmp_path):
+def test_a_download_that_fails(answer, flows, reason, server, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "TIMEOUT", 0.2)
     server.answers["/set.gz"] = answer
+    if not flows:
+        server.flows.clear()
     path = tmp_path / "set.gz"
     message = (
         f"set.gz could not be downloaded ({reason}): "
@@ -223,6 +260,9 @@ def test_a_download_that_fails(answer, reason, server, tmp_path):
     with pytest.raises(OSError, match=re.escape(message)):
         datasets.fetch(server.url + "set.gz", path, MD5)
     assert files_in(tmp_path) == []
+    server.flows.set()
+    server.answers["/set.gz"] = (200, BODY, len(BODY))
+    assert datasets.fetch(server.url + "set.gz", path, MD5).read_bytes() == BODY
 
 
 def test_no_network(server, tmp_path):
@@ -274,18 +314,73 @@ def test_fashion_mnist_is_downloaded_verified_and_read(server, tmp_path, monkeyp
     monkeypatch.setenv("PRUNINGLIB_DATA", str(tmp_path))
     monkeypatch.setattr(FashionMNIST, "mirrors", [server.url])
     monkeypatch.setattr(FashionMNIST, "resources", resources)
-    assert datasets.available() == {"FashionMNIST": False}
+    assert not datasets.available()["FashionMNIST"]
     for _ in range(2):
         for name, (images, classes) in datasets.fashion_mnist().items():
             expected, labels = made[name]
             assert images.equal(expected.float().div(255).unsqueeze(1)) and classes.equal(labels)
-    assert len(server.asked) == 4 and datasets.available() == {"FashionMNIST": True}
+    assert len(server.asked) == 4 and datasets.available()["FashionMNIST"]
     # nothing but the published files, where torchvision keeps them
     assert files_in(tmp_path) == sorted(f"FashionMNIST/raw/{name}" for name, _ in resources)
     path = tmp_path / "FashionMNIST" / "raw" / resources[0][0]
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(ValueError, match=f"{path.name} is not the published file"):
         datasets.fashion_mnist()
+
+
+def zipped(files):
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return body.getvalue()
+
+
+ARCHIVED = {  # name: what its archive holds, what is read from it
+    "rt-polarity": (
+        {
+            "sentence_polarity/rt-polarity.neg": "dull , dull\x85 \nna\xefve \x96 at best . \n",
+            "sentence_polarity/rt-polarity.pos": "a \x91treat\u2019 . \n",
+        },
+        lambda: datasets.film_reviews()[0],
+        ["dull , dull", "naïve – at best .", "a ‘treat’ ."],
+    ),
+    "movielens": (
+        {
+            "ml-latest-small/ratings.csv": "userId,movieId,rating,timestamp\r\n7,30,0.5,99\r\n7,4,5.0,1\r\n"
+        },
+        lambda: datasets.movielens().to_dict("list"),
+        {"user": [7, 7], "item": [30, 4], "rating": [0.5, 5.0], "time": [99, 1]},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ARCHIVED)
+def test_archives_are_downloaded_verified_and_read(name, server, tmp_path, monkeypatch):
+    monkeypatch.setenv("PRUNINGLIB_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(datasets, "TIMEOUT", 0.2)
+    files, read, expected = ARCHIVED[name]
+    body = zipped(files | {"../out": "no", "../../out": "no", "/out": "no"})
+    url = server.url + "folder/set.zip"
+    monkeypatch.setitem(datasets.ARCHIVES, name, (url, hashlib.md5(body).hexdigest()))
+    altered = body.replace(b"rt-polarity.pos", b"rt-polarity.txt").replace(b"0.5", b"0.6")
+    for answer in [
+        (404, b"gone", 4),
+        (200, body[:-9], len(body)),
+        (200, body[:-9], len(body) - 9),
+        (200, altered, len(body)),
+    ]:
+        server.answers["/folder/set.zip"] = answer
+        with pytest.raises((OSError, ValueError), match=r"set\.zip"):
+            read()
+        assert files_in(tmp_path) == [] and not datasets.available()[name]
+    server.answers["/folder/set.zip"] = (200, body, len(body))
+    assert read() == read() == expected
+    assert len(server.asked) == 5 and datasets.available()[name]
+    assert files_in(tmp_path) == [f"data/{name}/set.zip"], "unpacked, or led out of the folder"
+    (tmp_path / "data" / name / "set.zip").write_bytes(altered)
+    with pytest.raises(ValueError, match=r"set\.zip is not the published file: delete it"):
+        read()
 
 
 def test_no_tier_falls_back_to_the_other(server, tmp_path, monkeypatch):
@@ -324,3 +419,30 @@ def test_the_published_fashion_mnist():
     assert x.std().item() == pytest.approx(0.3530, abs=1e-4)
     assert task.build(0)(x[:2]).shape == (2, 10) and task.name != pl.digits("bundled", "cnn").name
     assert task.score(task.build(0), "valid") < 0.3
+
+
+def published(name):
+    there = datasets.available()[name]
+    return pytest.mark.skipif(not there, reason=f"{datasets.data_home()} has no {name}")
+
+
+@published("rt-polarity")
+def test_the_published_film_reviews():
+    sentences, labels = datasets.film_reviews()
+    assert labels.bincount().tolist() == [5331, 5331] and len(set(sentences)) == 10_662
+    assert labels[0] == 0 and sentences[0] == "simplistic , silly and tedious ."
+    assert labels[-1] == 1 and sentences[5331].startswith("the rock is destined to be the 21st")
+    characters = set("".join(sentences))
+    assert (
+        not any(0x7F <= ord(c) < 0xA0 or c == "\n" for c in characters) and {"é", "–"} <= characters
+    )
+
+
+@published("movielens")
+def test_the_published_ratings():
+    ratings = datasets.movielens()
+    assert len(ratings) == 100_836 and not ratings.duplicated(["user", "item"]).any()
+    assert ratings["user"].nunique() == 610 and ratings["item"].nunique() == 9724
+    assert sorted(ratings["rating"].unique()) == [i / 2 for i in range(1, 11)]
+    years = pd.to_datetime(ratings["time"], unit="s").dt.year
+    assert (years.min(), years.max()) == (1996, 2018)

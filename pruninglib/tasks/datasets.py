@@ -6,7 +6,9 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from zipfile import ZipFile
 
+import pandas as pd
 import requests
 import torch
 from sklearn.datasets import load_digits
@@ -15,6 +17,19 @@ from torch import Tensor
 from torchvision.datasets import FashionMNIST
 
 FASHION_MNIST = Path("FashionMNIST") / "raw"  # torchvision's own layout
+ARCHIVES = {  # folder: address of the archive in it, md5 that its publisher states
+    "rt-polarity": (
+        "https://raw.githubusercontent.com/nltk/nltk_data/gh-pages/packages/corpora/sentence_polarity.zip",
+        "5cdc0cae7f558040d050c90eb2b72e97",
+    ),
+    "movielens": (
+        "https://files.grouplens.org/datasets/movielens/ml-latest-small.zip",
+        "31a303aabbc519bd33d025e44d6c2570",
+    ),
+}
+# Left by a conversion that took windows-1252 for latin-1: ‘ – —
+QUOTE_AND_DASHES = {code: bytes([code]).decode("cp1252") for code in (0x91, 0x96, 0x97)}
+TIMEOUT = 30  # seconds without an answer
 
 
 def data_home() -> Path:
@@ -26,7 +41,10 @@ def data_home() -> Path:
 def available() -> dict[str, bool]:
     """Which sets of the full tier are in the data folder (by presence, not verified)."""
     files = [name for name, _ in FashionMNIST.resources]
-    return {"FashionMNIST": all((data_home() / FASHION_MNIST / f).exists() for f in files)}
+    return {
+        "FashionMNIST": all((data_home() / FASHION_MNIST / f).exists() for f in files),
+        **{name: _archive(name).exists() for name in ARCHIVES},
+    }
 
 
 def handwritten_digits() -> tuple[Tensor, Tensor]:
@@ -59,6 +77,43 @@ def fashion_mnist() -> dict[str, tuple[Tensor, Tensor]]:
         return {k: (p.data.float().div(255).unsqueeze(1), p.targets) for k, p in parts.items()}
 
 
+def film_reviews() -> tuple[list[str], Tensor]:
+    """10,662 sentences from film reviews (Pang and Lee, 2005) and their classes.
+
+    Sentences are in lower case, with a space before each punctuation mark; the first half is
+    negative. Classes are int64, 0 negative and 1 positive.
+    """
+    sentences, labels = [], []
+    with _open("rt-polarity") as archive:
+        for label, kind in enumerate(("neg", "pos")):
+            text = archive.read(f"sentence_polarity/rt-polarity.{kind}").decode("utf-8")
+            lines = text.translate(QUOTE_AND_DASHES).strip().split("\n")
+            sentences += [line.strip() for line in lines]
+            labels += [label] * len(lines)
+    return sentences, torch.tensor(labels)
+
+
+def movielens() -> pd.DataFrame:
+    """100,836 ratings of films, MovieLens latest-small (Harper and Konstan, 2015).
+
+    Columns: user and item, numbers with gaps as published; rating, 0.5 to 5 by halves; time,
+    seconds since 1970. One row for each pair of user and item.
+    """
+    with _open("movielens") as archive, archive.open("ml-latest-small/ratings.csv") as file:
+        ratings = pd.read_csv(file)
+    return ratings.set_axis(["user", "item", "rating", "time"], axis="columns")
+
+
+def _archive(name: str) -> Path:
+    return data_home() / name / ARCHIVES[name][0].rpartition("/")[2]
+
+
+def _open(name: str) -> ZipFile:
+    """A verified archive. Its files are read where they are: nothing is unpacked."""
+    url, md5 = ARCHIVES[name]
+    return ZipFile(fetch(url, _archive(name), md5))
+
+
 def fetch(url: str, path: Path, md5: str) -> Path:
     """The verified file at `path`, downloaded from `url` if it is not there.
 
@@ -73,7 +128,7 @@ def fetch(url: str, path: Path, md5: str) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=path.parent) as folder:
                 part = Path(folder) / path.name
-                pooch.HTTPDownloader(progressbar=True, timeout=30)(url, str(part), None)
+                pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT)(url, str(part), None)
                 _verify(part, md5, f"the download of {path.name} is not the published file")
                 os.replace(part, path)
         except requests.RequestException as error:
@@ -112,3 +167,21 @@ def split(
         rest = torch.from_numpy(rest)
     parts[last] = (inputs[rest], targets[rest])
     return parts
+
+
+def leave_last_out(rows: pd.DataFrame, fewest: int = 3) -> dict[str, pd.DataFrame]:
+    """Cut interactions by time: each user's last for test, the one before for valid.
+
+    rows: columns user and time, and any others. Of equal times, the later row is the later.
+    fewest: users with fewer rows are dropped; at least 3.
+    Returns "train", "valid" and "test", sorted by user and then by time; valid and test have one
+    row for each user. Items may be in valid or test that are not in train.
+    """
+    if fewest < 3:
+        raise ValueError(f"fewest is {fewest}, but three parts need three rows of each user")
+    rows = rows.sort_values("time", kind="stable").sort_values("user", kind="stable")
+    users = rows.groupby("user")["user"]
+    left = users.cumcount(ascending=False)  # rows of the same user that come later
+    enough = users.transform("size") >= fewest
+    kept, left = rows[enough], left[enough]
+    return {"train": kept[left > 1], "valid": kept[left == 1], "test": kept[left == 0]}
