@@ -29,6 +29,10 @@ STYLES = {
     "Fisher": (_RED, "P"),
     "scan": (_RED, "<"),
     "largest": (_PURPLE, "*"),
+    "rows": (_ORANGE, "v"),
+    "dimensions": (_GREEN, "D"),
+    "magnitude, tuned": (_BLUE, "o"),
+    "dimensions, tuned": (_GREEN, "D"),
 }
 WIDTH = 7.0  # inches: a page, and the text column of a notebook
 
