@@ -6,15 +6,20 @@ import http.server
 import io
 import os
 import re
+import runpy
+import shutil
 import socket
 import struct
 import threading
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LogisticRegression
 from torchvision.datasets import FashionMNIST
 
 import pruninglib as pl
@@ -146,6 +151,106 @@ def test_sizes_that_do_not_add_up():
         datasets.split(torch.rand(10, 2), torch.arange(10) % 2, {"train": 5, "test": 4})
 
 
+# ---- generated sets ----
+
+SCRIPT = Path(pl.__file__).parents[1] / "data" / "generate.py"
+GENERATE = runpy.run_path(str(SCRIPT))
+
+
+def test_the_script_writes_the_same_files_again(tmp_path):
+    runpy.run_path(shutil.copy(SCRIPT, tmp_path), run_name="__main__")
+    for name in ("reviews.tsv", "ratings.csv"):
+        assert (tmp_path / name).read_bytes() == SCRIPT.with_name(name).read_bytes(), name
+
+
+def test_a_clone_without_its_data(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "HERE", tmp_path)
+    for read in (datasets.generated_reviews, datasets.generated_ratings):
+        with pytest.raises(FileNotFoundError, match=r"is missing: bring it back with `git checkou"):
+            read()
+
+
+NEGATION = r"\b(?:not|never|nothing|far from)\b"
+STRENGTHS = {
+    word: strength
+    for part in (GENERATE["COMMON"], GENERATE["RARE"])
+    for strength, words in part.items()
+    for word in words
+}
+
+
+def value(clause):
+    """What a clause says, from its words alone."""
+    (strength,) = [STRENGTHS[word] for word in clause.split() if word in STRENGTHS] or [0]
+    if re.search(NEGATION, clause):
+        return -strength
+    weak, strong = (re.search(p, clause) for p in ("slightly|somewhat", "very|utterly"))
+    return strength * (1 if weak else 3 if strong else 2)
+
+
+def test_generated_reviews_say_what_their_labels_say():
+    reviews = datasets.generated_reviews()
+    assert reviews["label"].value_counts().to_dict() == {0: 5000, 1: 5000}
+    assert reviews["text"].is_unique and 0.02 < reviews["flipped"].mean() < 0.03
+    main = (
+        reviews["text"]
+        .str.replace(r"although .*? , ", "", regex=True)
+        .str.replace(r" , even though .*? \.", " .", regex=True)
+        .str.replace(r"(^| \. )[^.]*(?: , but | ; still , )", r"\1", regex=True)
+    )
+    values = main.str.split(r" \. | and ").map(lambda clauses: sum(map(value, clauses)))
+    assert ((values > 0) == (reviews["label"] == 1)).eq(~reviews["flipped"]).all()
+    assert (values != 0).all() and (main != reviews["text"]).eq(reviews["contrast"]).all()
+    assert reviews["text"].str.contains(NEGATION).eq(reviews["negation"]).all()
+    counts = reviews["text"].str.split().explode().value_counts()
+    rare = {word for words in GENERATE["RARE"].values() for word in words}
+    assert counts[list(rare)].max() < counts[list(set(STRENGTHS) - rare)].min()
+    assert reviews["text"].map(lambda t: not rare.isdisjoint(t.split())).eq(reviews["rare"]).all()
+    assert reviews["words"][0] == reviews["text"][0].count(" ") + 1
+
+
+def test_a_bag_of_words_cannot_read_the_reviews():
+    reviews = datasets.generated_reviews()
+    train, test = reviews[:8000], reviews[8000:]
+    right = {}
+    for longest in (1, 3):
+        bag = CountVectorizer(token_pattern=r"\S+", ngram_range=(1, longest))
+        counts = bag.fit_transform(train["text"])
+        model = LogisticRegression(max_iter=500).fit(counts, train["label"])
+        right[longest] = model.predict(bag.transform(test["text"])) == test["label"]
+    hard = test["negation"] | test["contrast"]
+    assert right[1][~hard].mean() > 0.9 and right[1][hard].mean() < 0.5
+    assert right[1].mean() + 0.05 < right[3].mean() < 0.85
+
+
+def test_generated_ratings_have_taste_beyond_popularity():
+    ratings = datasets.generated_ratings()
+    assert not ratings.duplicated(["user", "item"]).any()
+    assert (ratings["user"].unique() == np.arange(800)).all()
+    assert set(ratings["item"]) == set(range(400))
+    assert ratings.groupby("user")["time"].is_monotonic_increasing.all()
+    assert not ratings.duplicated(["user", "time"]).any()
+    counts = ratings["item"].value_counts()
+    assert 0.25 < counts[:40].sum() / len(ratings) < 0.35 and counts.min() >= 10
+    taken = ratings["user"].value_counts()
+    assert taken.min() == 10 and taken.max() > 5 * taken.median()
+
+    parts = datasets.leave_last_out(ratings)
+    train, test = np.zeros((800, 400)), parts["test"]
+    train[parts["train"]["user"], parts["train"]["item"]] = 1
+    train_or_valid = train.copy()
+    train_or_valid[parts["valid"]["user"], parts["valid"]["item"]] = 1
+
+    def recall(scores):
+        order = np.argsort(np.where(train_or_valid, np.inf, -scores), axis=1)
+        return (order[:, :10] == test["item"].to_numpy()[:, None]).any(axis=1).mean()
+
+    popularity = np.broadcast_to(train.sum(0), train.shape)
+    left, sizes, right = np.linalg.svd(train, full_matrices=False)
+    factors = left[:, :8] * sizes[:8] @ right[:8]
+    assert 0.1 < recall(popularity) < 0.2 and recall(factors) > recall(popularity) + 0.08
+
+
 def test_leaving_the_last_out():
     rows = pd.DataFrame(
         [
@@ -248,10 +353,10 @@ def test_a_download_of_something_else(body, length, server, tmp_path):
     ids=["404", "connection-lost", "stalled"],
 )
 def test_a_download_that_fails(answer, flows, reason, server, tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets, "TIMEOUT", 0.2)
     server.answers["/set.gz"] = answer
     if not flows:
         server.flows.clear()
+        monkeypatch.setattr(datasets, "TIMEOUT", 0.5)
     path = tmp_path / "set.gz"
     message = (
         f"set.gz could not be downloaded ({reason}): "
@@ -358,7 +463,6 @@ ARCHIVED = {  # name: what its archive holds, what is read from it
 @pytest.mark.parametrize("name", ARCHIVED)
 def test_archives_are_downloaded_verified_and_read(name, server, tmp_path, monkeypatch):
     monkeypatch.setenv("PRUNINGLIB_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr(datasets, "TIMEOUT", 0.2)
     files, read, expected = ARCHIVED[name]
     body = zipped(files | {"../out": "no", "../../out": "no", "/out": "no"})
     url = server.url + "folder/set.zip"

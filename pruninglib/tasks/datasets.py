@@ -16,6 +16,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torchvision.datasets import FashionMNIST
 
+HERE = Path(__file__).resolve().parents[2] / "data"  # of the course
 FASHION_MNIST = Path("FashionMNIST") / "raw"  # torchvision's own layout
 ARCHIVES = {  # folder: address of the archive in it, md5 that its publisher states
     "rt-polarity": (
@@ -34,8 +35,7 @@ TIMEOUT = 30  # seconds without an answer
 
 def data_home() -> Path:
     """The folder of downloaded sets: `PRUNINGLIB_DATA`, or else `data/cache` of the course."""
-    default = Path(__file__).resolve().parents[2] / "data" / "cache"
-    return Path(os.environ.get("PRUNINGLIB_DATA") or default)
+    return Path(os.environ.get("PRUNINGLIB_DATA") or HERE / "cache")
 
 
 def available() -> dict[str, bool]:
@@ -55,6 +55,39 @@ def handwritten_digits() -> tuple[Tensor, Tensor]:
     images, classes = load_digits(return_X_y=True)
     images = torch.tensor(images, dtype=torch.float32).div(16).reshape(-1, 1, 8, 8)
     return images, torch.tensor(classes)
+
+
+def generated_reviews() -> pd.DataFrame:
+    """10,000 short film reviews that `data/generate.py` made up: nobody wrote them.
+
+    Columns: text, words separated by spaces; label, 1 for good and 0 for bad; words, how many;
+    and true or false: flipped, whether the label was made wrong; negation, contrast, rare,
+    whether the text has a negated opinion, one conceded to another, a rare word of opinion.
+    """
+    reviews = pd.read_csv(_bundled("reviews.tsv"), sep="\t")
+    flags = ["flipped", "negation", "contrast", "rare"]
+    return reviews.astype(dict.fromkeys(flags, bool)).assign(
+        words=reviews["text"].str.split().str.len()
+    )
+
+
+def generated_ratings() -> pd.DataFrame:
+    """Who took what when, made up by `data/generate.py`: 800 users, 400 items, 22,771 choices.
+
+    Columns: user and item, numbers from 0 without gaps; time, in hours. A choice is all that is
+    known of a pair of user and item (implicit feedback), and no pair comes twice.
+    """
+    return pd.read_csv(_bundled("ratings.csv"))
+
+
+def _bundled(name: str) -> Path:
+    path = HERE / name
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} is missing: bring it back with `git checkout data/{name}` in the clone of "
+            "the course, or make it again with `python data/generate.py`"
+        )
+    return path
 
 
 def fashion_mnist() -> dict[str, tuple[Tensor, Tensor]]:
