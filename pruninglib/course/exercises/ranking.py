@@ -108,9 +108,8 @@ def _judge_release(answer) -> str | None:
 def highest_release(
     lost: dict[float, dict[str, float]], overall: float, worst: float
 ) -> float | None:
-    passing = [
-        sparsity
-        for sparsity, slices in lost.items()
-        if slices["all"] <= overall and max(slices.values()) <= max(worst, slices["all"])
-    ]
-    return max(passing, default=None)
+    def passes(slices: dict[str, float]) -> bool:
+        parts = [loss for name, loss in slices.items() if name != "all"]
+        return slices["all"] <= overall and max(parts) <= worst
+
+    return max((s for s, slices in lost.items() if passes(slices)), default=None)
