@@ -39,7 +39,13 @@ def ranking(data: str = "bundled", model: str = "network") -> Task:
     These are drawn anew at each call, unless the batch has them: (users, items, others).
     """
     if data == "bundled":
-        ratings, epochs, batch_size, lr, weight_decay = datasets.generated_ratings(), 10, 1000, 0.02, 1.0
+        ratings, epochs, batch_size, lr, weight_decay = (
+            datasets.generated_ratings(),
+            10,
+            1000,
+            0.02,
+            1.0,
+        )
     elif data == "full":
         ratings, epochs, batch_size, lr, weight_decay = datasets.movielens(), 20, 1000, 0.005, 0.3
     else:

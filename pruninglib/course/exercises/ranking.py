@@ -48,12 +48,18 @@ def _judge_row_bytes(answer) -> str | None:
     mistakes = {
         50 * 8 * 4: "That is the dense size: rows without anything need not be stored.",
         left * 8 * 4: "Which rows are the ones you kept? Store the number of each, 4 bytes.",
-        left * 8 * 4 + 50 * 4: "Rows that are gone need no number: 4 bytes for each row that is kept.",
-        (left * 8 - 1) * 8: "You store single values with an index each. A row that is kept needs one index in all.",
-        (left * 8 - 1) * 4 + left * 4: "A row that stays is stored whole, its zeros too: else nobody knows where its values belong.",
+        left * 8 * 4
+        + 50 * 4: "Rows that are gone need no number: 4 bytes for each row that is kept.",
+        (left * 8 - 1)
+        * 8: "You store single values with an index each. A row that is kept needs one index in all.",
+        (left * 8 - 1) * 4
+        + left
+        * 4: "A row that stays is stored whole, its zeros too: else nobody knows where its values belong.",
         want / 4: "That counts numbers. Each of them takes 4 bytes.",
     }
-    return mistakes.get(got, f"For 50 rows of 8, ten of them empty, the answer is {want} bytes, not {got:g}.")
+    return mistakes.get(
+        got, f"For 50 rows of 8, ten of them empty, the answer is {want} bytes, not {got:g}."
+    )
 
 
 @exercise(
