@@ -138,7 +138,7 @@ MISTAKES = {
     },
     "highest_release": {
         "slices not looked at": (
-            lambda t, o, w: max((s for s in t if t[s]["all"] <= o), default=None),
+            lambda t, o, w: max((s for s in t if t[s]["all"] <= o), default=0.0),
             "the worst slice",
         ),
         "all not looked at": (
@@ -148,19 +148,19 @@ MISTAKES = {
         "mean of the slices": (
             lambda t, o, w: max(
                 (s for s in t if t[s]["all"] <= o and t[s]["head"] + t[s]["tail"] <= 2 * w),
-                default=None,
+                default=0.0,
             ),
             "worst",
         ),
         "tail alone": (
             lambda t, o, w: max(
-                (s for s in t if t[s]["all"] <= o and t[s]["tail"] <= w), default=None
+                (s for s in t if t[s]["all"] <= o and t[s]["tail"] <= w), default=0.0
             ),
             "Any slice may be the worst",
         ),
         "lowest": (
             lambda t, o, w: min(
-                (s for s in t if t[s]["all"] <= o and max(t[s].values()) <= w), default=None
+                (s for s in t if t[s]["all"] <= o and max(t[s].values()) <= w), default=0.0
             ),
             "prunes more",
         ),

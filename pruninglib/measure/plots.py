@@ -29,6 +29,8 @@ STYLES = {
     "Fisher": (_RED, "P"),
     "scan": (_RED, "<"),
     "largest": (_PURPLE, "*"),
+    "Taylor, users alike": (_RED, "P"),
+    "elements": (_BLUE, "o"),
     "rows": (_ORANGE, "v"),
     "dimensions": (_GREEN, "D"),
     "magnitude, tuned": (_BLUE, "o"),

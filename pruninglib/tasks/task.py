@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -52,17 +53,23 @@ class Task:
         masks: Masks | None = None,
         **options,
     ) -> list[dict]:
-        """`fit` by the task's recipe, `options` going to it; the seed sets the shuffling."""
+        """`fit` by the task's recipe, `options` going to it.
+
+        The seed sets the shuffling and what the loss or the model draw (negatives, dropout) on the
+        CPU; torch's random state there is left as found.
+        """
         options = {"progress": False} | options
-        return fit(
-            model,
-            self.loss,
-            self.batches("train", seed=seed),
-            self.epochs if epochs is None else epochs,
-            optimizer=self.optimizer(model.parameters()),
-            masks=masks,
-            **options,
-        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return fit(
+                model,
+                self.loss,
+                self.batches("train", seed=seed),
+                self.epochs if epochs is None else epochs,
+                optimizer=self.optimizer(model.parameters()),
+                masks=masks,
+                **options,
+            )
 
     def score(self, model: nn.Module, split: str) -> float:
         """The primary metric."""

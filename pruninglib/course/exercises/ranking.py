@@ -73,7 +73,6 @@ def row_pruned_bytes(table: Tensor) -> int:
 
 
 def _judge_release(answer) -> str | None:
-    # valid, test: what each slice lost, in points, per candidate
     lost = {
         0.5: {"all": 0.001, "head": -0.01, "tail": 0.012},
         0.75: {"all": 0.004, "head": -0.02, "tail": 0.045},
@@ -82,21 +81,24 @@ def _judge_release(answer) -> str | None:
     cases = [
         (lost, 0.01, 0.05, 0.75),
         (lost, 0.01, 0.02, 0.5),
-        (lost, 0.01, 0.005, None),
+        (lost, 0.002, 0.05, 0.5),
+        (lost, 0.01, 0.005, 0.0),
         (lost, 0.004, 0.045, 0.75),
         (lost, 0.10, 0.05, 0.75),
-        ({0.5: {"all": 0.0, "head": 0.03, "tail": -0.03}}, 0.01, 0.02, None),
+        ({0.5: {"all": 0.0, "head": 0.03, "tail": -0.03}}, 0.01, 0.02, 0.0),
     ]
     for table, overall, slice_limit, want in cases:
         got = answer(table, overall, slice_limit)
         if got == want:
             continue
         limits = f"With {overall} allowed in all and {slice_limit} in any slice"
-        if want is None:
+        if not isinstance(got, int | float):
+            return f"Return one number, a sparsity, and not {got!r}; 0 is no go."
+        if want == 0:
             if "head" in table[0.5] and table[0.5]["head"] > 0:
                 return "The head lost 0.03 and the tail gained as much. Any slice may be the worst: take the largest loss of them."
-            return f"{limits} nothing passes: then the answer is None, no go."
-        if got is None:
+            return f"{limits} nothing passes: then the answer is 0, no go."
+        if got == 0:
             if slice_limit == 0.045:
                 return "A loss that is exactly at its limit is allowed."
             return f"{limits}, {want} passes."
@@ -109,13 +111,11 @@ def _judge_release(answer) -> str | None:
 @exercise(
     _judge_release,
     "A sparsity passes if `all` loses at most `overall`, and every slice at most `worst`.",
-    "Of those that pass take the highest. `max(..., default=None)` does not fail on nothing.",
+    "Of those that pass take the highest. `max(..., default=0.0)` does not fail on nothing.",
 )
-def highest_release(
-    lost: dict[float, dict[str, float]], overall: float, worst: float
-) -> float | None:
+def highest_release(lost: dict[float, dict[str, float]], overall: float, worst: float) -> float:
     def passes(slices: dict[str, float]) -> bool:
         parts = [loss for name, loss in slices.items() if name != "all"]
         return slices["all"] <= overall and max(parts) <= worst
 
-    return max((s for s, slices in lost.items() if passes(slices)), default=None)
+    return max((s for s, slices in lost.items() if passes(slices)), default=0.0)
