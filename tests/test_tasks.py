@@ -206,6 +206,7 @@ def test_generated_reviews_say_what_their_labels_say():
     rare = {word for words in GENERATE["RARE"].values() for word in words}
     assert counts[list(rare)].max() < counts[list(set(STRENGTHS) - rare)].min()
     assert reviews["text"].map(lambda t: not rare.isdisjoint(t.split())).eq(reviews["rare"]).all()
+    assert set(reviews.select_dtypes("bool")) == {"flipped", "negation", "contrast", "rare"}
     assert reviews["words"][0] == reviews["text"][0].count(" ") + 1
 
 
@@ -255,18 +256,18 @@ def test_leaving_the_last_out():
     rows = pd.DataFrame(
         [
             (3, "e", 5), (1, "a", 20), (2, "x", 1), (1, "b", 10), (3, "f", 5), (3, "g", 4),
-            (1, "c", 30), (2, "y", 2), (3, "h", 5), (1, "d", 10),
+            (1, "c", 30), (2, "y", 2), (1, "d", 10),
         ],
         columns=["user", "item", "time"],
     )  # fmt: skip
     parts = datasets.leave_last_out(rows)
     found = {name: list(zip(p["user"], p["item"], strict=True)) for name, p in parts.items()}
     assert found == {
-        "train": [(1, "b"), (1, "d"), (3, "g"), (3, "e")],
-        "valid": [(1, "a"), (3, "f")],
-        "test": [(1, "c"), (3, "h")],
+        "train": [(1, "b"), (1, "d"), (3, "g")],
+        "valid": [(1, "a"), (3, "e")],
+        "test": [(1, "c"), (3, "f")],
     }
-    assert [len(p) for p in datasets.leave_last_out(rows, fewest=5).values()] == [0, 0, 0]
+    assert [len(p) for p in datasets.leave_last_out(rows, fewest=4).values()] == [2, 1, 1]
     with pytest.raises(ValueError, match="fewest is 2, but three parts need three rows"):
         datasets.leave_last_out(rows, fewest=2)
 
@@ -447,8 +448,8 @@ ARCHIVED = {  # name: what its archive holds, what is read from it
             "sentence_polarity/rt-polarity.neg": "dull , dull\x85 \nna\xefve \x96 at best . \n",
             "sentence_polarity/rt-polarity.pos": "a \x91treat\u2019 . \n",
         },
-        lambda: datasets.film_reviews()[0],
-        ["dull , dull", "naïve – at best .", "a ‘treat’ ."],
+        lambda: [list(part) for part in datasets.film_reviews()],
+        [["dull , dull", "naïve – at best .", "a ‘treat’ ."], [0, 0, 1]],
     ),
     "movielens": (
         {
