@@ -98,9 +98,9 @@ def _judge_release(answer) -> str | None:
             if "head" in table[0.5] and table[0.5]["head"] > 0:
                 return "The head lost 0.03 and the tail gained as much. Any slice may be the worst: take the largest loss of them."
             return f"{limits} nothing passes: then the answer is 0, no go."
+        if got < want and slice_limit == 0.045:
+            return "A loss that is exactly at its limit is allowed."
         if got == 0:
-            if slice_limit == 0.045:
-                return "A loss that is exactly at its limit is allowed."
             return f"{limits}, {want} passes."
         if got > want:
             return f"{limits}, {got} does not pass: look at `all` *and* at the worst slice."
