@@ -68,8 +68,9 @@ def test_equal_scores_come_before_the_item():
     assert places(scores, torch.tensor([2, 1, 1])).tolist() == [2, 3, 2]
 
 
-def test_a_network_that_scores_all_alike_has_no_hits(task):
-    metrics = task.metrics(Fixed(torch.zeros(800, 400)), "test")
+@pytest.mark.parametrize("score", [0, torch.nan])
+def test_a_network_that_scores_all_alike_has_no_hits(score, task):
+    metrics = task.metrics(Fixed(torch.full((800, 400), float(score))), "test")
     assert metrics["recall@10"] == metrics["nDCG@10"] == 0
 
 

@@ -39,15 +39,9 @@ def ranking(data: str = "bundled", model: str = "network") -> Task:
     These are drawn anew at each call, unless the batch has them: (users, items, others).
     """
     if data == "bundled":
-        ratings, epochs, batch_size, lr, weight_decay = (
-            datasets.generated_ratings(),
-            10,
-            1000,
-            0.02,
-            1.0,
-        )
+        ratings, lr, weight_decay = datasets.generated_ratings(), 0.02, 1.0
     elif data == "full":
-        ratings, epochs, batch_size, lr, weight_decay = datasets.movielens(), 20, 1000, 0.005, 0.3
+        ratings, lr, weight_decay = datasets.movielens(), 0.01, 0.3
     else:
         raise ValueError(f"data is {data!r}, but must be 'bundled' or 'full'")
     models = {"network": Network, "product": Product}
@@ -94,9 +88,9 @@ def ranking(data: str = "bundled", model: str = "network") -> Task:
         loss=loss,
         metrics=metrics,
         primary="recall@10",
-        epochs=epochs,
+        epochs=10,
         optimizer=partial(torch.optim.AdamW, lr=lr, weight_decay=weight_decay),
-        batch_size=batch_size,
+        batch_size=1000,
         outcomes=lambda network, split: ranked(network, split)[0] <= TOP,
         slices={
             split: {
@@ -186,9 +180,10 @@ def all_scores(network: nn.Module, users: Tensor, items: int) -> Tensor:
 def places(scores: Tensor, items: Tensor) -> Tensor:
     """(samples,): the place, from 1, of each sample's item in its row of scores.
 
-    Items with an equal score come before it, so a network that scores all alike has no hits.
+    Items with an equal score come before it, so a network that scores all alike, or all NaN, has no
+    hits.
     """
-    return (scores >= scores.gather(1, items[:, None])).sum(dim=1)
+    return (~(scores < scores.gather(1, items[:, None]))).sum(dim=1)
 
 
 def thirds(counts: Tensor) -> Tensor:
