@@ -26,7 +26,7 @@ help:
 	@echo "make test     check style, run the unit tests and the notebook tests"
 	@echo "make lab      open the lessons in JupyterLab"
 	@echo "make bench    measure against peers"
-	@echo "make results  run the lessons on applications on published data, write notebooks/RESULTS.md"
+	@echo "make results  run lessons with cells tagged 'result' on published data, write notebooks/RESULTS.md"
 	@echo ""
 	@echo "The first of them also sets up $(VENV). Options, each written NAME=value after the target:"
 	@echo "  ARGS=\"02 --data full\"   passed on to the command behind the target, here 'pruninglib run'"
