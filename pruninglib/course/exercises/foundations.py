@@ -251,8 +251,9 @@ QUESTIONS = {
         lesson="05_structure_and_speed.ipynb",
     ),
     10: Question(
-        "Over five seeds a pruned network leads the dense one by 0.3 points on average, with a 95 % "
-        "interval from -0.4 to 1.0. The promise is “pruning makes models more accurate”. Your verdict?",
+        "Over five seeds a pruned network leads the dense one by 0.6 points on average, with a 95 % "
+        "interval from -0.9 to 2.1. The promise is “pruning makes models more accurate”, and a point is "
+        "the least gain that you would prune for. Your verdict?",
         {
             "a": (
                 "It holds: the mean is above zero",
@@ -260,19 +261,19 @@ QUESTIONS = {
                 "verdict.",
             ),
             "b": (
-                "It is refuted: the two are equally good",
-                "A lead of one point is in the interval as well. That nothing was shown doesn't show "
+                "It does not hold: the two are equally good",
+                "A lead of two points is in the interval as well. That nothing was shown doesn't show "
                 "that there is nothing.",
             ),
             "c": (
-                "Open: the interval contains zero",
-                "A lead and a loss are both compatible with what was measured. More seeds make the "
-                "interval narrower; until then one can say that the difference is small.",
+                "Open: no gain and a gain worth having are both in the interval",
+                "A lead of two points and a loss are both compatible with what was measured. More seeds make "
+                "the interval narrower.",
             ),
             "d": (
                 "It holds in most cases: most of the interval is above zero",
                 "The interval is about the mean of many runs, not about single cases, and it was chosen so "
-                "that only what lies wholly on one side counts.",
+                "that only what lies wholly on one side of the least gain counts.",
             ),
         },
         right="c",
