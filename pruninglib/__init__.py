@@ -20,7 +20,7 @@ from .measure.experiment import (
     shuffled,
     small_dense,
 )
-from .measure.ledger import latencies, ledger, macs, peak_allocation
+from .measure.ledger import in_turn, latencies, ledger, macs, peak_allocation
 from .measure.stats import advantage, interval
 from .measure.training import Batches, classification_metrics, evaluate, fit, recalibrate
 from .prune.budgets import erk, from_scan, global_budget, lamp, uniform, with_floor

@@ -465,3 +465,23 @@ def test_one_style(monkeypatch):
         pl.plots.style()
         assert plt.rcParams["figure.figsize"][0] == pl.plots.WIDTH
         assert not plt.rcParams["axes.spines.top"]
+
+
+def test_jobs_take_turns_in_another_order_each_round_on_one_thread():
+    calls, threads = [], torch.get_num_threads()
+
+    def job(name):
+        def run():
+            calls.append(name)
+            assert torch.get_num_threads() == 1
+
+        return run
+
+    table = pl.in_turn({name: job(name) for name in "abc"}, rounds=8, repeats=2)
+    assert list(table) == ["a", "b", "c"] and len(table) == 8 and (table > 0).all().all()
+    turns = [name for i, name in enumerate(calls) if i == 0 or name != calls[i - 1]]
+    assert {calls.count(name) for name in "abc"} == {8 * (2 + 3)}  # three warm up
+    assert len({tuple(turns[i : i + 3]) for i in range(0, len(turns), 3)}) > 1
+    with pytest.raises(ZeroDivisionError):
+        pl.in_turn({"fails": lambda: 1 / 0})
+    assert torch.get_num_threads() == threads

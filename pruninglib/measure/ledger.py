@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import safetensors.torch
 import torch
 from torch import nn
@@ -87,6 +89,26 @@ def latencies(run: Callable[[], object], repeats: int = 30) -> list[float]:
         wait()
         times.append(time.perf_counter() - start)
     return times[3:]
+
+
+def in_turn(
+    jobs: dict[str, Callable[[], object]], rounds: int = 30, repeats: int = 3
+) -> pd.DataFrame:
+    """Seconds of each job, a row a round: the best of `repeats` calls, on one thread.
+
+    Jobs take turns, in an order drawn anew for every round, so that whatever else the machine does
+    hits all: compare within a row. Of several threads one would wait for another.
+    """
+    rng, names, rows = np.random.default_rng(0), list(jobs), []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for _ in range(rounds):
+            order = [names[i] for i in rng.permutation(len(names))]
+            rows.append({name: min(latencies(jobs[name], repeats)) for name in order})
+    finally:
+        torch.set_num_threads(threads)
+    return pd.DataFrame(rows, columns=names)
 
 
 def peak_allocation(run: Callable[[], object]) -> int:
