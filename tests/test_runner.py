@@ -386,7 +386,8 @@ def test_an_interrupt_keeps_the_finished_lessons(clone):
     for number, pid in enumerate(pids, 2):
         write = f"import os, pathlib, time\npathlib.Path({str(pid)!r}).write_text(str(os.getpid()))"
         write_lesson(clone, f"{number:02d}_slow", [f"{write}\ntime.sleep(120)"])
-    code = (
+    code = (  # a shell that starts tests in the background has them ignore interrupts
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
         "import sys; from pathlib import Path; from pruninglib.course import cli, runner; "
         "runner.ROOT = Path(sys.argv.pop(1)); cli.main()"
     )
