@@ -155,6 +155,60 @@ MISTAKES = {
         "samples agree": (lambda: torch.tensor([[3.0, 1.0], [3.0, 1.0]]), "Let its samples cancel"),
         "other way round": (lambda: torch.tensor([[5.0, 1.0], [-5.0, 1.0]]), "first weight above"),
     },
+    "precision_and_recall": {
+        "swapped": (lambda m, c: exercises.precision_and_recall.solve(m, c)[::-1], "swapped"),
+        "recall twice": (lambda m, c: (exercises.precision_and_recall.solve(m, c)[1],) * 2, "twice"),
+        "share of all": (lambda m, c: (m[c, c] / m.sum(), m[c, c] / m[c].sum()), "0.3 and 0.75"),
+        "0 / 0": (lambda m, c: (m[c, c] / m[:, c].sum(), m[c, c] / m[c].sum()), "before you divide"),
+        "0 / 0 in a row": (
+            lambda m, c: (m[c, c] / max(1, m[:, c].sum()), m[c, c] / m[c].sum()), "recall is 0",
+        ),
+        "one number": (lambda m, c: m[c, c] / m[c].sum(), "two numbers"),
+    },
+    "exemplars_of": {
+        "bool mask": (lambda d, p: (d.float().mean(0) > 0.5) & (p.float().mean(0) <= 0.5), "positions"),
+        "half is enough": (
+            lambda d, p: ((d.float().mean(0) >= 0.5) & (p.float().mean(0) <= 0.5)).nonzero().flatten(),
+            "more than half",
+        ),
+        "all wrong ones": (lambda d, p: (p.float().mean(0) <= 0.5).nonzero().flatten(), "Image 3"),
+        "all right ones": (
+            lambda d, p: ((d.float().mean(0) > 0.5) & (p.float().mean(0) > 0.5)).nonzero().flatten(),
+            "right before and after",
+        ),
+        "in every network": (lambda d, p: (d & ~p).all(0).nonzero().flatten(), "Some are missing"),
+    },
+    "may_go_out": {
+        "inverted": (lambda *a: not exercises.may_go_out.solve(*a), "wrong way round"),
+        "of all images": (
+            lambda d, p, s, a, b: all((d & ~p & m).float().mean() <= b for m in s.values())
+            and (d & ~p).float().mean() <= a + 1e-6,
+            "own size",
+        ),
+        "mean of slices": (
+            lambda d, p, s, a, b: sum((d & ~p)[m].float().mean() for m in s.values()) / len(s)
+            <= (b if len(s) == 1 else 0.3),
+            "look at the worst",
+        ),
+        "slices alone": (
+            lambda d, p, s, a, b: exercises.may_go_out.solve(d, p, s, 1.0, b),
+            "limit for the whole",
+        ),
+        "below the limit": (
+            lambda d, p, s, a, b: exercises.may_go_out.solve(d, p, s, a, b - 1e-3),
+            "exactly at the limit",
+        ),
+        "empty slice": (
+            lambda d, p, s, a, b: all((d[m].float().mean() - p[m].float().mean()) <= b for m in s.values())
+            and (d.float().mean() - p.float().mean()) <= a,
+            "without images",
+        ),
+        "any change": (
+            lambda d, p, s, a, b: all((d ^ p)[m].float().mean() <= b for m in s.values() if m.any())
+            and (d ^ p).float().mean() <= a + 1e-6,
+            "has a sign",
+        ),
+    },
     "budget_from_scan": {
         "exactly allowed": (
             lambda s, a: exercises.budget_from_scan.solve(s, a * 0.999),

@@ -3,6 +3,7 @@
 import collections
 import concurrent.futures
 import contextlib
+import copy
 import dataclasses
 import itertools
 import json
@@ -85,7 +86,7 @@ def test_a_comparison_depends_on_its_arguments_alone(task):
 
 
 @pytest.mark.parametrize("sparsity", [0, 0.3, 0.9, 0.99])
-@pytest.mark.parametrize("kind", ["mlp", "cnn"])
+@pytest.mark.parametrize("kind", ["mlp", "cnn", "resnet"])
 def test_the_small_dense_control_has_as_many_parameters(kind, sparsity):
     task = dataclasses.replace(pl.digits(model=kind), epochs=1, batch_size=1000)
     rows = compare(
@@ -100,6 +101,16 @@ def test_the_small_dense_control_has_as_many_parameters(kind, sparsity):
                     for w in np.arange(0, 2, 1 / 512)) if n > small
     )  # fmt: skip
     assert small <= pruned < wider
+
+
+def test_networks_trained_before_are_used_and_left_alone(spy):
+    dense = {1: spy.build(7)}  # untrained, so that it shows
+    before = copy.deepcopy(dense[1].state_dict())
+    table = compare(spy, {"magnitude": METHODS["magnitude"]}, [0.5], [0, 1], dense=dense)
+    own = table[(table["method"] == "dense") & (table["split"] == "test")].set_index("seed")
+    assert own["accuracy"][1] == spy.score(dense[1], "test") < own["accuracy"][0]
+    assert trained == [(1, 0, None)]  # the other one
+    assert all(value.equal(before[name]) for name, value in dense[1].state_dict().items())
 
 
 class Spy(Task):

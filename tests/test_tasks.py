@@ -1,5 +1,6 @@
 """Tasks and their data, bundled and full; downloads from a server on this machine alone."""
 
+import dataclasses
 import gzip
 import hashlib
 import http.server
@@ -24,7 +25,7 @@ from torchvision.datasets import FashionMNIST
 
 import pruninglib as pl
 from pruninglib.tasks import datasets
-from pruninglib.tasks.digits import cnn, mlp
+from pruninglib.tasks.digits import cnn, mlp, resnet
 
 BODY = bytes(range(256)) * 40
 MD5 = hashlib.md5(BODY).hexdigest()
@@ -32,7 +33,7 @@ MD5 = hashlib.md5(BODY).hexdigest()
 # ---- the bundled tier ----
 
 
-@pytest.fixture(scope="module", params=["mlp", "cnn"])
+@pytest.fixture(scope="module", params=["mlp", "cnn", "resnet"])
 def task(request):
     return pl.digits(model=request.param)
 
@@ -76,7 +77,7 @@ def test_building_depends_on_its_seed_alone(task):
 
 
 @pytest.mark.parametrize("pixels", [8, 28])
-@pytest.mark.parametrize("build", [mlp, cnn])
+@pytest.mark.parametrize("build", [mlp, cnn, resnet])
 def test_models_of_every_width(build, pixels):
     images, sizes = torch.rand(3, 1, pixels, pixels), []
     for width in (0.001, 0.5, 1.0, 2.0):
@@ -89,6 +90,18 @@ def test_models_of_every_width(build, pixels):
         == {
             mlp: ["hidden1.weight", "hidden2.weight", "output.weight"],
             cnn: ["conv1.weight", "conv2.weight", "conv3.weight", "output.weight"],
+            resnet: [
+                "conv.weight",
+                "block1.conv1.weight",
+                "block1.conv2.weight",
+                "block2.conv1.weight",
+                "block2.conv2.weight",
+                "block2.shortcut.conv.weight",
+                "block3.conv1.weight",
+                "block3.conv2.weight",
+                "block3.shortcut.conv.weight",
+                "output.weight",
+            ],
         }[build]
     )
 
@@ -121,6 +134,35 @@ def test_training_for_no_epochs_changes_nothing(task):
     )
 
 
+def test_a_cooling_task_ends_at_a_rate_of_zero():
+    task, rates = pl.digits(model="resnet"), []
+
+    def watched(parameters):
+        optimizer = pl.digits(model="resnet").optimizer(parameters)
+        optimizer.register_step_pre_hook(lambda *_: rates.append(optimizer.param_groups[0]["lr"]))
+        return optimizer
+
+    assert task.cooling and not pl.digits().cooling
+    task = dataclasses.replace(task, optimizer=watched)
+    for epochs in (2, 1):  # each training its own half cosine
+        rates.clear()
+        task.train(task.build(0), seed=0, epochs=epochs)
+        steps = torch.arange(20.0 * epochs)
+        due = 0.05 * (1 + torch.cos(torch.pi * steps / len(steps))) / 2
+        assert rates == pytest.approx(due.tolist(), abs=1e-6)
+
+
+@pytest.mark.parametrize("pixels, size", [(8, 8), (16, 16), (28, 14)])
+def test_the_residual_network_halves_large_images_at_its_entrance(pixels, size):
+    model, images = resnet(pixels, 0), torch.rand(2, 1, pixels, pixels)
+    assert model.conv(images).shape[-1] == size
+    first = model[:3](images)  # an identity, where sizes agree, and a block that is added to it
+    inside = model.block1.norm2(
+        model.block1.conv2(model.block1.norm1(model.block1.conv1(first)).relu())
+    )
+    assert torch.allclose(model.block1(first), (first + inside).relu(), atol=1e-6)
+
+
 def test_batches_of_a_task(task):
     assert len(task.batches("train")) == 20 and len(task.batches("valid", size=100)) == 3
     x, _ = next(iter(task.batches("valid")))
@@ -129,8 +171,8 @@ def test_batches_of_a_task(task):
 
 
 def test_every_task_has_a_name_of_its_own():
-    assert {pl.digits(model=m).name for m in ("mlp", "cnn")} == {
-        "digits-mlp-bundled", "digits-cnn-bundled",
+    assert {pl.digits(model=m).name for m in ("mlp", "cnn", "resnet")} == {
+        "digits-mlp-bundled", "digits-cnn-bundled", "digits-resnet-bundled",
     }  # fmt: skip
 
 
@@ -138,7 +180,7 @@ def test_every_task_has_a_name_of_its_own():
     "arguments, message",
     [
         ({"data": "fulll"}, "data is 'fulll', but must be 'bundled' or 'full'"),
-        ({"model": "vgg"}, "model is 'vgg', but must be 'mlp' or 'cnn'"),
+        ({"model": "vgg"}, "model is 'vgg', but must be 'mlp', 'cnn' or 'resnet'"),
     ],
 )
 def test_a_task_that_does_not_exist(arguments, message):

@@ -9,7 +9,7 @@ import copy
 import json
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import joblib
@@ -153,6 +153,7 @@ def compare(
     jobs: int | None = None,
     progress: bool = True,
     outcomes: bool = False,
+    dense: Mapping[int, nn.Module] | None = None,
 ) -> pd.DataFrame:
     """Every method at every sparsity with every seed, each from the same dense model per seed.
 
@@ -163,6 +164,8 @@ def compare(
 
     path: a JSON-lines file to which rows are added as they finish; the same call then runs
         only what is missing. A method whose meaning has changed needs a new name or a new file.
+    dense: networks by seed, trained already by the task's recipe; the others are trained here.
+        Those given are left as they are.
     outcomes: with a column of that name, which `pruninglib.damage` reads: each sample's outcome.
     jobs: parallel joblib workers (methods are pickled with cloudpickle); by default as many as
         the active `joblib.parallel_config` says, else one.
@@ -202,10 +205,11 @@ def compare(
     options = {"n_jobs": jobs, "return_as": "generator_unordered", "batch_size": 1}
     with joblib.Parallel(**options) as parallel, bar:
         _raise_lost_runs(task, methods)
-        needed = dict.fromkeys(seed for _, _, seed in missing)
-        dense = dict(parallel(joblib.delayed(_dense)(task, seed) for seed in needed))
+        trained = dict(dense or {})
+        needed = dict.fromkeys(seed for _, _, seed in missing if seed not in trained)
+        trained |= parallel(joblib.delayed(_dense)(task, seed) for seed in needed)
         results = parallel(
-            joblib.delayed(_run)(task, methods.get(m), dense[seed], m, s, seed, outcomes)
+            joblib.delayed(_run)(task, methods.get(m), trained[seed], m, s, seed, outcomes)
             for m, s, seed in missing
         )
         for result in results:

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from ..measure.training import Batches, fit
 from ..prune.criteria import Loss
@@ -25,6 +27,8 @@ class Task:
     outcomes(model, split): bool (samples,), whether each sample came out right; the mean of them
         is the primary metric. What a damage report is made from.
     slices: by split, name -> bool (samples,): the parts of it that may be hurt unequally.
+    cooling: whether the learning rate falls along half a cosine in every training, from the
+        optimizer's to zero.
     """
 
     name: str
@@ -38,6 +42,7 @@ class Task:
     batch_size: int
     outcomes: Callable[[nn.Module, str], Tensor] | None = None
     slices: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    cooling: bool = False
 
     def batches(self, split: str, size: int | None = None, seed: int | None = None) -> Batches:
         """A split in batches of `size` samples; shuffled if a seed is given."""
@@ -52,17 +57,23 @@ class Task:
         masks: Masks | None = None,
         **options,
     ) -> list[dict]:
-        """`fit` by the task's recipe, `options` going to it; the seed sets the shuffling."""
+        """`fit` by the task's recipe, `options` going to it.
+
+        The seed sets the shuffling and what the loss or the model draw (negatives, dropout) on the
+        CPU; torch's random state there is left as found.
+        """
         options = {"progress": False} | options
-        return fit(
-            model,
-            self.loss,
-            self.batches("train", seed=seed),
-            self.epochs if epochs is None else epochs,
-            optimizer=self.optimizer(model.parameters()),
-            masks=masks,
-            **options,
-        )
+        epochs = self.epochs if epochs is None else epochs
+        batches = self.batches("train", seed=seed)
+        optimizer = self.optimizer(model.parameters())
+        if self.cooling:
+            cosine = CosineAnnealingLR(optimizer, max(1, epochs * len(batches)))
+            optimizer.register_step_post_hook(lambda *_: cosine.step())
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return fit(
+                model, self.loss, batches, epochs, optimizer=optimizer, masks=masks, **options
+            )
 
     def score(self, model: nn.Module, split: str) -> float:
         """The primary metric."""

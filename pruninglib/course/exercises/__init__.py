@@ -4,6 +4,7 @@
 """
 
 from .foundations import QUESTIONS as foundations
+from .image_classification import exemplars_of, may_go_out, precision_and_recall
 from .magnitude import global_threshold, masked_step, prune_exactly
 from .promise import fair_speedup, memorised_share, stopping_epoch
 from .sensitivity import (
@@ -21,6 +22,7 @@ __all__ = [
     "chain_without",
     "csr_bytes",
     "cubic_by_step",
+    "exemplars_of",
     "fair_speedup",
     "first_order_score",
     "foundations",
@@ -28,8 +30,10 @@ __all__ = [
     "gradients_that_disagree",
     "mask_from_threshold",
     "masked_step",
+    "may_go_out",
     "memorised_share",
     "pareto_front",
+    "precision_and_recall",
     "prune_exactly",
     "rewind",
     "shuffle_within_layers",
