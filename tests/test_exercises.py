@@ -7,9 +7,11 @@ import nbformat
 import pytest
 import torch
 
+import pruninglib as pl
 from pruninglib.course import exercises
 from pruninglib.course.exercises.exercise import CORRECT, NOT_ATTEMPTED, WRONG, Exercise, Question
 from pruninglib.course.runner import find_lessons
+from pruninglib.measure.stats import interval
 
 ROOT = Path(__file__).parents[1]
 EXERCISES = [n for n in exercises.__all__ if isinstance(getattr(exercises, n), Exercise)]
@@ -53,6 +55,10 @@ def shuffled_over_layers(masks):
     row = torch.cat([m.flatten() for m in masks.values()])
     parts = row[torch.randperm(len(row))].split([m.numel() for m in masks.values()])
     return {n: p.view(masks[n].shape) for n, p in zip(masks, parts, strict=True)}
+
+
+def verdict_of(low, high, worth):
+    return "holds" if low > worth else "does not hold" if high < worth else "open"
 
 
 def weights_of(model):
@@ -327,13 +333,16 @@ MISTAKES = {
         "last of equals": (lambda s, p: max(range(1, exercises.stopping_epoch.solve(s, p) + (2 if s[1] == s[2] else 1)), key=lambda e: (s[e - 1], e)), "only as good"),
         "score": (lambda s, p: max(s), "whole number"),
     },
-    "fair_speedup": {
-        "upside down": (lambda d, p: 1 / exercises.fair_speedup.solve(d, p), "other way up"),
-        "sums": (lambda d, p: sum(d) / sum(p), "slowest rounds"),
-        "mean of ratios": (lambda d, p: sum(x / y for x, y in zip(d, p, strict=True)) / len(d), "Take the median"),
-        "best of each": (lambda d, p: min(d) / min(p), "different rounds"),
-        "luckiest": (lambda d, p: max(x / y for x, y in zip(d, p, strict=True)), "luckiest"),
-        "difference": (lambda d, p: sum(d) - sum(p), "their median is 2"),
+    "verdict_for": {
+        "unpaired": (lambda a, b, w: verdict_of(interval(a).low - interval(b).high, interval(a).high - interval(b).low, w), "drops out"),
+        "zero": (lambda a, b, w: verdict_of(*interval(x - y for x, y in zip(a, b, strict=True))[1:], 0), "not with zero"),
+        "mean alone": (lambda a, b, w: verdict_of(*[sum(a) / len(a) - sum(b) / len(b)] * 2, w), "reaches below"),
+        "sign": (lambda a, b, w: exercises.verdict_for.solve(b, a, w), "less `without`"),
+        "size of the gain": (lambda a, b, w: exercises.verdict_for.solve([max(x, y) for x, y in zip(a, b, strict=True)], [min(x, y) for x, y in zip(a, b, strict=True)], w), "less `without`"),
+        "open if it has zero": (lambda a, b, w: "open" if (g := interval(x - y for x, y in zip(a, b, strict=True))).low < 0 < g.high else exercises.verdict_for.solve(a, b, w), "contains zero"),
+        "two answers": (lambda a, b, w: "holds" if exercises.verdict_for.solve(a, b, w) == "holds" else "does not hold", "reaches below"),
+        "worth is one": (lambda a, b, w: exercises.verdict_for.solve(a, b, 1.0), "whatever it is"),
+        "a bool": (lambda a, b, w: exercises.verdict_for.solve(a, b, w) == "holds", "'open'"),
     },
     "two_of_four": {
         "half of all": (lambda s: exercises.prune_exactly.solve(s, s.numel() // 2), "not two in every four"),
@@ -397,7 +406,7 @@ def test_hints_come_one_by_one_and_the_solution_is_its_source(name):
     assert len(exercise.hints) >= 2 and len(set(shown)) == len(exercise.hints)
     source = exercise.solution().data
     assert source.startswith(f"```python\ndef {name}(") and source.endswith("```")
-    scope = {"torch": torch, "Tensor": torch.Tensor, "nn": torch.nn}
+    scope = {"torch": torch, "Tensor": torch.Tensor, "nn": torch.nn, "pl": pl}
     exec(source.removeprefix("```python").removesuffix("```"), scope)
     assert exercise.check(scope[name]) == CORRECT  # what is shown is what works
 

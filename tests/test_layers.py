@@ -35,7 +35,7 @@ def test_imports_go_down_only(path):
                 allowed = {"torch", "safetensors", "torch_pruning"} | sys.stdlib_module_names
                 assert parts[0] in allowed, f"{LAYERS[layer]} depends on {parts[0]}"
             continue
-        if parts[1] in LAYERS:
+        if parts[1:] and parts[1] in LAYERS:
             assert LAYERS.index(parts[1]) <= layer, f"{path.name} imports {name} from above"
         else:  # the names that lessons use come from all layers
             assert layer == len(LAYERS) - 1, f"{path.name} imports {name} from the top"

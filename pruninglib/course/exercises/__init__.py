@@ -6,7 +6,7 @@
 from .foundations import QUESTIONS as foundations
 from .image_classification import exemplars_of, may_go_out, precision_and_recall
 from .magnitude import global_threshold, masked_step, prune_exactly
-from .promise import fair_speedup, memorised_share, stopping_epoch
+from .promise import memorised_share, stopping_epoch, verdict_for
 from .sensitivity import (
     budget_from_scan,
     first_order_score,
@@ -23,7 +23,6 @@ __all__ = [
     "csr_bytes",
     "cubic_by_step",
     "exemplars_of",
-    "fair_speedup",
     "first_order_score",
     "foundations",
     "global_threshold",
@@ -42,4 +41,5 @@ __all__ = [
     "stopping_epoch",
     "two_of_four",
     "two_readings",
+    "verdict_for",
 ]

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+import pruninglib as pl
+
 from .exercise import exercise
 
 
@@ -83,41 +85,41 @@ def stopping_epoch(scores: list[float], patience: int) -> int:
     return best
 
 
-def _judge_speedup(answer) -> str | None:
-    dense = [1.0, 1.0, 4.0, 1.0, 8.0]  # a busy machine in rounds 3 and 5
-    pruned = [0.5, 0.4, 2.0, 0.5, 1.0]
-    want = 2.0
-    got = float(answer(dense, pruned))
-    if abs(got - want) < 1e-9:
-        return None
-    mean = sum(d / p for d, p in zip(dense, pruned, strict=True)) / 5
+def _judge_verdict(answer) -> str | None:
+    cases = [  # accuracies in points, the least gain worth having is one
+        ([96.0, 95.1, 95.0, 96.1], [98, 97, 97, 98], "does not hold", "sign"),
+        ([95.1, 90.0, 85.0, 79.9], [93, 88, 83, 78], "holds", "paired"),
+        ([98.1, 97.2, 97.6, 98.2], [98.0, 97.0, 97.5, 98.0], "does not hold", "small"),
+        ([97, 90, 96, 91], [91, 92, 91, 92], "open", "wide"),
+        ([97.5, 96.5, 97.4, 96.6], [97, 97, 97, 97], "does not hold", "none"),
+    ]
     named = {
-        0.5: "That is the pruned model's time in units of the dense one's. A speed-up is the other way up.",
-        sum(dense)
-        / sum(
-            pruned
-        ): "A ratio of sums or means is ruled by the slowest rounds. Take each round's ratio first.",
-        mean: "A mean of ratios is pulled by one lucky round. Take the median.",
-        max(
-            d / p for d, p in zip(dense, pruned, strict=True)
-        ): "That is the luckiest round. Take the median of all.",
-        min(dense)
-        / min(
-            pruned
-        ): "The best times of both come from different rounds. Take each round's ratio first.",
+        "paired": "Network by network the gains are 2.1, 2, 2 and 1.9, so the promise holds. Take the interval "
+        "of the *gains*: what both have in common, a good or a bad seed, then drops out.",
+        "small": "The gains are real, above zero, and nowhere near `worth`: it does not hold. Compare with "
+        "`worth`, not with zero.",
+        "wide": "Two networks gain 6 and 5, two lose 2 and 1. The mean is above `worth`, but its interval reaches "
+        "below: the question is open.",
+        "sign": "Here every network loses about two points by pruning. A gain is `with_pruning` less `without`.",
+        "none": "The whole interval of these gains lies below `worth`, so it does not hold, though the interval "
+        "contains zero.",
     }
-    for value, message in named.items():
-        if abs(got - value) < 1e-9:
-            return message
-    return (
-        f"The ratios of the rounds are 2, 2.5, 2, 2 and 8: their median is 2, you returned {got:g}."
-    )
+    for pruned, dense, want, kind in cases:
+        got = answer(pruned, dense, 1.0)
+        if got not in ("holds", "does not hold", "open"):
+            return f"Return 'holds', 'does not hold' or 'open'; you returned {got!r}."
+        if got != want:
+            return named[kind]
+    if answer([95.1, 90.0, 85.0, 79.9], [93, 88, 83, 78], 3.0) != "does not hold":
+        return "With `worth` at 3 a gain of 2 is not enough: use `worth`, whatever it is."
+    return None
 
 
 @exercise(
-    _judge_speedup,
-    "One ratio a round: dense seconds divided by pruned seconds.",
-    "`torch.tensor(dense_seconds) / torch.tensor(pruned_seconds)`, then `.median()`.",
+    _judge_verdict,
+    "One gain for each seed: what pruning has, less what it has without. `pl.interval` of these.",
+    "Holds if `low` is above `worth`, does not hold if `high` is below, and else it is open.",
 )
-def fair_speedup(dense_seconds: list[float], pruned_seconds: list[float]) -> float:
-    return float((torch.tensor(dense_seconds) / torch.tensor(pruned_seconds)).median())
+def verdict_for(with_pruning: list[float], without: list[float], worth: float) -> str:
+    gain = pl.interval(a - b for a, b in zip(with_pruning, without, strict=True))
+    return "holds" if gain.low > worth else "does not hold" if gain.high < worth else "open"
