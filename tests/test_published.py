@@ -69,9 +69,7 @@ def test_recipe_prunes_exactly(units, sparsity, change, monkeypatch):
     monkeypatch.setattr(published, "EVERY", 2)
     data = torch.rand(100, 1, 28, 28), torch.arange(100) % 10
     monkeypatch.setattr(published, "SIZE", 10)
-    task = published.network(
-        "LeNet", published.LeNet5, {"train": data}, 1, recipe=None, sparsities=()
-    )
+    task = published.network("LeNet", published.LeNet5, {"train": data}, 1, recipes={})
     recipe = published.Recipe(4, units=units, ramp=0.8, **change)
     trained = []
 
@@ -91,7 +89,7 @@ def test_targets_are_the_classes_or_what_the_dense_network_makes_of_them(tempera
     images, classes = torch.rand(30, 1, 28, 28), torch.arange(30) % 10
     task = published.network(
         "LeNet", published.LeNet5, {"train": (images, classes)}, 1,
-        recipe=None, sparsities=(), pixels=0,
+        recipes={}, pixels=0,
     )  # fmt: skip
     net, seen = task.build(0), []
 
@@ -106,6 +104,13 @@ def test_targets_are_the_classes_or_what_the_dense_network_makes_of_them(tempera
         order = torch.cdist(moved.flatten(1), images.flatten(1)).argmin(1)
         torch.testing.assert_close(taught, targets[order])
     assert task.splits["train"][1] is classes, "the task itself has changed"
+
+
+def test_each_sparsity_has_its_recipe():
+    recipes = {0.5: lambda *run: run, 0.9: lambda *run: None}
+    task = published.network("LeNet", published.LeNet5, {"train": ((), ())}, 1, recipes=recipes)
+    assert published.ours(task, "model", 0.5, 3) == (task, "model", 0.5, 3)
+    assert published.ours(task, "model", 0.9, 3) is None
 
 
 def test_shifted_moves_every_image_by_itself():
