@@ -49,15 +49,13 @@ def sentiment(data: str = "bundled") -> TextTask:
         known = {"negation": "negation", "contrast": "contrast", "rare words": "rare"}
         known = {name: torch.tensor(reviews[column]) for name, column in known.items()}
         sizes, vocabulary, length, encoder = (7000, 1000, 2000), 500, 24, {}
-        recipe = {"epochs": 5, "batch_size": 50, "lr": 3e-3}
+        epochs, batch_size, lr, weight_decay = 4, 50, 3e-3, 0.1
     elif data == "full":
         (texts, labels), known = datasets.film_reviews(), {}
         sizes, vocabulary, length = (8662, 1000, 1000), 10_000, 40
-        encoder = {"channels": 64, "hidden": 128, "dropout": 0.3, "word_dropout": 0.4}
-        encoder["std"] = (
-            0.02  # else the rows of rare words, as large as at the start, outlive the layers
-        )
-        recipe = {"epochs": 5, "batch_size": 64, "lr": 1e-3}
+        # std: rows of rare words hardly move, and begun large they would outlive the layers
+        encoder = {"dropout": 0.3, "word_dropout": 0.4, "std": 0.02}
+        epochs, batch_size, lr, weight_decay = 5, 64, 2e-3, 1.0
     else:
         raise ValueError(f"data is {data!r}, but must be 'bundled' or 'full'")
 
@@ -89,13 +87,14 @@ def sentiment(data: str = "bundled") -> TextTask:
         loss=loss,
         metrics=metrics,
         primary="accuracy",
-        epochs=recipe["epochs"],
-        optimizer=partial(torch.optim.AdamW, lr=recipe["lr"], weight_decay=0.1),
-        batch_size=recipe["batch_size"],
+        epochs=epochs,
+        optimizer=partial(torch.optim.AdamW, lr=lr, weight_decay=weight_decay),
+        batch_size=batch_size,
         outcomes=lambda network, split: correct(network, Batches(*splits[split], size=200)),
         slices=slices,
         texts=of_split,
         tokenizer=tokenizer,
+        cooling=True,
     )
 
 
