@@ -88,7 +88,7 @@ def sentiment(data: str = "bundled") -> TextTask:
         metrics=metrics,
         primary="accuracy",
         epochs=epochs,
-        optimizer=partial(torch.optim.AdamW, lr=lr, weight_decay=weight_decay),
+        optimizer=partial(torch.optim.AdamW, lr=lr, weight_decay=weight_decay, fused=True),
         batch_size=batch_size,
         outcomes=lambda network, split: correct(network, Batches(*splits[split], size=200)),
         slices=slices,
