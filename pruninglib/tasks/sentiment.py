@@ -49,7 +49,7 @@ def sentiment(data: str = "bundled") -> TextTask:
         known = {"negation": "negation", "contrast": "contrast", "rare words": "rare"}
         known = {name: torch.tensor(reviews[column]) for name, column in known.items()}
         sizes, vocabulary, length, encoder = (7000, 1000, 2000), 500, 24, {}
-        epochs, batch_size, lr, weight_decay = 4, 50, 3e-3, 0.1
+        epochs, batch_size, lr, weight_decay = 5, 50, 3e-3, 0.1
     elif data == "full":
         (texts, labels), known = datasets.film_reviews(), {}
         sizes, vocabulary, length = (8662, 1000, 1000), 10_000, 40
