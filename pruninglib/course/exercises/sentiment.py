@@ -20,10 +20,8 @@ def _judge_f1(answer) -> str | None:
         precision: "That is precision: what is found, of all that was predicted as the class.",
         recall: "That is recall: what is found, of all that belong to the class.",
         65 / 100: "That is the accuracy: it does not ask about one class.",
-        (precision + recall)
-        / 2: "That is the ordinary mean. The harmonic one is pulled down by the lower.",
-        want
-        / 2: "The harmonic mean of two has a factor of 2: when both are equal it is what they are.",
+        (precision + recall) / 2: "That is the ordinary mean. The harmonic one is lower.",
+        want / 2: "A factor of 2 is missing: of two equal numbers the mean is that number.",
         precision * recall: "That is the product. Divide twice the product by the sum.",
     }
     return next(
@@ -50,14 +48,9 @@ def _judge_head(answer) -> str | None:
             continue
         mistakes = {
             4 * channels * each: "Query, key and value have biases: a head has its share of each.",
-            4 * channels * each
-            + 4
-            * each: "The output's bias belongs to no head: it is one number for each channel, and stays.",
-            3 * channels * each
-            + 3 * each: "And the columns of the output that read this head? They go with it.",
-            3
-            * channels
-            * each: "Add the biases, and the columns of the output that read this head.",
+            4 * channels * each + 4 * each: "The output's bias belongs to no head: it stays.",
+            3 * channels * each + 3 * each: "The columns of the output that read it go, too.",
+            3 * channels * each: "Add the biases, and the columns of the output that read it.",
             4 * channels**2 + 4 * channels: "That is the whole layer with all its heads.",
             4 * each**2 + 3 * each: "A head makes few channels, but reads them all.",
         }
