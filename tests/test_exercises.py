@@ -366,6 +366,29 @@ MISTAKES = {
         "share of the ideal": (lambda a, b, s, t: (a / b, (s / t).median(), (s / t).median() * b / a), "Count from 1"),
         "two numbers": (lambda a, b, s, t: (a / b, (s / t).median()), "three numbers"),
     },
+    "f1_of": {
+        "precision": (lambda t, c: float(t[c, c] / max(1, t[:, c].sum())), "precision"),
+        "recall": (lambda t, c: float(t[c, c] / max(1, t[c].sum())), "recall"),
+        "ordinary mean": (lambda t, c: float(t[c, c] / max(1, t[c].sum()) + t[c, c] / max(1, t[:, c].sum())) / 2, "ordinary mean"),
+        "factor": (lambda t, c: exercises.f1_of.solve(t, c) / 2, "factor of 2"),
+        "accuracy": (lambda t, c: float(t.trace() / t.sum()) if t[:, c].any() else 0.0, "accuracy"),
+        "always class 0": (lambda t, c: exercises.f1_of.solve(t, 0) if t[:, c].any() else 0.0, "use `c`"),
+    },
+    "parameters_of_a_head": {
+        "no biases": (lambda c, h: 4 * c * (c // h), "biases"),
+        "output bias": (lambda c, h: 4 * c * (c // h) + 4 * (c // h), "belongs to no head"),
+        "output forgotten": (lambda c, h: 3 * c * (c // h) + 3 * (c // h), "columns of the output"),
+        "all heads": (lambda c, h: 4 * c * c + 4 * c, "whole layer"),
+        "a square": (lambda c, h: 4 * (c // h) ** 2 + 3 * (c // h), "reads them all"),
+    },
+    "may_leave": {
+        "test chooses": (lambda v, t, m: (n := max(t, key=lambda k: t[k][2]), t[n][2] <= m), "may not choose"),
+        "mean decides": (lambda v, t, m: (n := max(v, key=lambda k: v[k][0]), t[n][0] <= m), "not the mean"),
+        "valid decides": (lambda v, t, m: (n := max(v, key=lambda k: v[k][0]), v[n][2] <= m), "no longer counts"),
+        "high names": (lambda v, t, m: (n := max(v, key=lambda k: v[k][2]), t[n][2] <= m), "the mean names"),
+        "strictly below": (lambda v, t, m: (n := max(v, key=lambda k: v[k][0]), t[n][2] < m), "exactly"),
+        "a name alone": (lambda v, t, m: max(v, key=lambda k: v[k][0]), "two things"),
+    },
 }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from .sensitivity import (
     gradients_that_disagree,
     two_readings,
 )
+from .sentiment import f1_of, may_leave, parameters_of_a_head
 from .structure import chain_without, speed_ups, two_of_four
 from .what_is_pruning import csr_bytes, mask_from_threshold, sparsity_of
 from .when_to_prune import cubic_by_step, pareto_front, rewind, shuffle_within_layers
@@ -23,6 +24,7 @@ __all__ = [
     "csr_bytes",
     "cubic_by_step",
     "exemplars_of",
+    "f1_of",
     "first_order_score",
     "foundations",
     "global_threshold",
@@ -30,7 +32,9 @@ __all__ = [
     "mask_from_threshold",
     "masked_step",
     "may_go_out",
+    "may_leave",
     "memorised_share",
+    "parameters_of_a_head",
     "pareto_front",
     "precision_and_recall",
     "prune_exactly",
