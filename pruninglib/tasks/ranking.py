@@ -39,9 +39,9 @@ def ranking(data: str = "bundled", model: str = "network") -> Task:
     These are drawn anew at each call, unless the batch has them: (users, items, others).
     """
     if data == "bundled":
-        ratings, lr, weight_decay = datasets.generated_ratings(), 0.02, 1.0
+        ratings, lr, weight_decay = datasets.generated_ratings(), 0.03, 1.0
     elif data == "full":
-        ratings, lr, weight_decay = datasets.movielens(), 0.01, 0.3
+        ratings, lr, weight_decay = datasets.movielens(), 0.02, 0.3
     else:
         raise ValueError(f"data is {data!r}, but must be 'bundled' or 'full'")
     models = {"network": Network, "product": Product}
@@ -102,6 +102,7 @@ def ranking(data: str = "bundled", model: str = "network") -> Task:
             }
             for split, (someone, item) in splits.items()
         },
+        cooling=True,
     )
 
 
