@@ -45,4 +45,5 @@ from .prune.sensitivity import scan
 from .prune.shrink import coupled, pool, shrink, spread
 from .prune.weights import prunable, sparsity, weights_of
 from .tasks.digits import digits
+from .tasks.ranking import ranking
 from .tasks.sentiment import sentiment

@@ -161,6 +161,67 @@ MISTAKES = {
         "samples agree": (lambda: torch.tensor([[3.0, 1.0], [3.0, 1.0]]), "Let its samples cancel"),
         "other way round": (lambda: torch.tensor([[5.0, 1.0], [-5.0, 1.0]]), "first weight above"),
     },
+    "ndcg_of_one": {
+        "recall": (lambda s, i, k: float((s > s[i]).sum() < k), "full marks"),
+        "reciprocal of the place": (
+            lambda s, i, k: float((s > s[i]).sum() < k) / (1 + int((s > s[i]).sum())),
+            "reciprocal",
+        ),
+        "places from 0": (
+            lambda s, i, k: exercises.ndcg_of_one.solve(torch.cat([s, s.max()[None] + 1]), i, k + 1),
+            "places begin at 1",
+        ),
+        "no end": (lambda s, i, k: exercises.ndcg_of_one.solve(s, i, len(s)), "that counts 0"),
+        "one place short": (lambda s, i, k: exercises.ndcg_of_one.solve(s, i, k - 1), "still among"),
+        "natural logarithm": (
+            lambda s, i, k: 0.6931 * exercises.ndcg_of_one.solve(s, i, k) or 0.0,
+            "counts 1",
+        ),
+    },
+    "row_pruned_bytes": {
+        "dense": (lambda t: 4 * t.numel(), "dense size"),
+        "no numbers": (lambda t: 32 * int(t.any(dim=1).sum()), "number of each"),
+        "a number for every row": (lambda t: 32 * int(t.any(dim=1).sum()) + 4 * len(t), "gone"),
+        "an index for every value": (lambda t: 8 * int(t.count_nonzero()), "single values"),
+        "zeros left out": (
+            lambda t: 4 * int(t.count_nonzero()) + 4 * int(t.any(dim=1).sum()),
+            "stored whole",
+        ),
+        "numbers, not bytes": (lambda t: exercises.row_pruned_bytes.solve(t) // 4, "4 bytes"),
+    },
+    "highest_release": {
+        "slices not looked at": (
+            lambda t, o, w: max((s for s in t if t[s]["all"] <= o), default=0.0),
+            "the worst slice",
+        ),
+        "all not looked at": (
+            lambda t, o, w: exercises.highest_release.solve(t, 1, w),
+            "`all` *and*",
+        ),
+        "mean of the slices": (
+            lambda t, o, w: max(
+                (s for s in t if t[s]["all"] <= o and t[s]["head"] + t[s]["tail"] <= 2 * w),
+                default=0.0,
+            ),
+            "worst",
+        ),
+        "tail alone": (
+            lambda t, o, w: max(
+                (s for s in t if t[s]["all"] <= o and t[s]["tail"] <= w), default=0.0
+            ),
+            "Any slice may be the worst",
+        ),
+        "lowest": (
+            lambda t, o, w: min(
+                (s for s in t if t[s]["all"] <= o and max(t[s].values()) <= w), default=0.0
+            ),
+            "prunes more",
+        ),
+        "strictly below": (
+            lambda t, o, w: exercises.highest_release.solve(t, o, w - 1e-9),
+            "exactly at its limit",
+        ),
+    },
     "precision_and_recall": {
         "swapped": (lambda m, c: exercises.precision_and_recall.solve(m, c)[::-1], "swapped"),
         "recall twice": (lambda m, c: (exercises.precision_and_recall.solve(m, c)[1],) * 2, "twice"),

@@ -103,7 +103,7 @@ def results(lessons: tuple[str, ...], seeds: int) -> None:
         chosen = [x for x in runner.choose(lessons, runner.find_lessons()) if results.takes_part(x)]
         if not chosen:
             raise Mistake(f"None of these lessons has a cell tagged {results.TAG!r}.")
-        report = runner.run(chosen, parameters, 1, out, resume=True)
+        report = runner.run(chosen, parameters, out=out, resume=True)
     errors = [result["error"] for result in report["lessons"] if result["error"]]
     stopped = [error for error in errors if not error.startswith("The claim")]
     if stopped:

@@ -7,6 +7,7 @@ from .foundations import QUESTIONS as foundations
 from .image_classification import exemplars_of, may_go_out, precision_and_recall
 from .magnitude import global_threshold, masked_step, prune_exactly
 from .promise import memorised_share, stopping_epoch, verdict_for
+from .ranking import highest_release, ndcg_of_one, row_pruned_bytes
 from .sensitivity import (
     budget_from_scan,
     first_order_score,
@@ -29,16 +30,19 @@ __all__ = [
     "foundations",
     "global_threshold",
     "gradients_that_disagree",
+    "highest_release",
     "mask_from_threshold",
     "masked_step",
     "may_go_out",
     "may_leave",
     "memorised_share",
+    "ndcg_of_one",
     "parameters_of_a_head",
     "pareto_front",
     "precision_and_recall",
     "prune_exactly",
     "rewind",
+    "row_pruned_bytes",
     "shuffle_within_layers",
     "sparsity_of",
     "speed_ups",
