@@ -68,6 +68,13 @@ def test_equal_scores_come_before_the_item():
     assert places(scores, torch.tensor([2, 1, 1])).tolist() == [2, 3, 2]
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_scoring_leaves_the_mode(training, task):
+    model = task.build(0).train(training)
+    all_scores(model, torch.arange(3), 5)
+    assert model.training is training
+
+
 @pytest.mark.parametrize("score", [0, torch.nan])
 def test_a_network_that_scores_all_alike_has_no_hits(score, task):
     metrics = task.metrics(Fixed(torch.full((800, 400), float(score))), "test")

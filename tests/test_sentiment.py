@@ -7,7 +7,13 @@ import torch
 
 import pruninglib as pl
 from pruninglib.tasks import datasets
-from pruninglib.tasks.sentiment import encode, text_slices, train_tokenizer, transformer
+from pruninglib.tasks.sentiment import (
+    Attention,
+    encode,
+    text_slices,
+    train_tokenizer,
+    transformer,
+)
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +39,8 @@ def test_splits_and_texts_belong_together(task):
         assert lengths[slices["long"]].min() > lengths[slices["short"]].max()
         assert not (slices["plain"] & (slices["negation"] | slices["contrast"])).any()
         assert slices["positive"].equal(labels == 1)
+    again = train_tokenizer(task.texts["train"], 500, 24)
+    assert task.tokenizer.to_str() == again.to_str(), "it has seen other splits"
 
 
 def test_the_tokenizer_is_the_same_every_time_and_knows_training_texts_only():
@@ -72,6 +80,18 @@ def test_padding_has_no_say():
     torch.testing.assert_close(model(padded), model(tokens))
     assert moved.any() and not torch.allclose(model(tokens), model(tokens.flip(1)), atol=1e-4)
     assert model(torch.zeros(1, 4, dtype=torch.int64)).isfinite().all(), "a text without words"
+
+
+def test_attention_is_that_of_torch():
+    ours = Attention(8, heads=2)
+    theirs = torch.nn.MultiheadAttention(8, 2, batch_first=True)
+    with torch.no_grad():
+        three = ours.query, ours.key, ours.value
+        theirs.in_proj_weight.copy_(torch.cat([layer.weight for layer in three]))
+        theirs.in_proj_bias.copy_(torch.cat([layer.bias for layer in three]))
+        theirs.out_proj.load_state_dict(ours.output.state_dict())
+    x, real = torch.randn(3, 5, 8), torch.arange(5) < torch.tensor([[5], [3], [1]])
+    torch.testing.assert_close(ours(x, real), theirs(x, x, x, key_padding_mask=~real)[0])
 
 
 def test_heads_and_hidden_units_are_removed():
