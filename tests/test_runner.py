@@ -470,7 +470,7 @@ def test_results_are_measured_on_the_published_data_and_shown(clone):
     assert "## [07 Fine](1_part/07_fine.ipynb)" in page
     assert "data = 'full', seeds = 3" in page and "torch 2." in page
     assert "| accuracy | 3.333 |" in page and "At 90 % on full: **98 %**." in page
-    assert "1 of 3 claims held; broken: “up”; broken: “left”." in page
+    assert "1 of 3 claims held; broken: “up”; “left”." in page
     assert "![Is it so?](results/07_fine-2.png)" in page
     figure = (clone / "notebooks" / "results" / "07_fine-2.png").read_bytes()
     assert figure.startswith(b"\x89PNG")

@@ -94,7 +94,8 @@ def run(
 def results(lessons: tuple[str, ...], seeds: int) -> None:
     """Run lessons on the published data and write notebooks/RESULTS.md.
 
-    Without a name, all those that show something there. What an earlier call finished is kept.
+    Without a name, all those that show something there. Those whose claims all held are kept from
+    an earlier call.
     """
     from pruninglib.course import results, runner
 

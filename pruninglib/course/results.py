@@ -49,11 +49,13 @@ def write(
 
 def _section(lesson: Lesson, result: Mapping[str, Any], run: Path, page: Path) -> list[str]:
     link = Path(os.path.relpath(lesson.path, page.parent)).as_posix()
-    broken = [claim["text"] for claim in result["claims"] if not claim["held"]]
+    broken = [f"“{claim['text']}”" for claim in result["claims"] if not claim["held"]]
     held = f"{len(result['claims']) - len(broken)} of {len(result['claims'])} claims held"
+    if broken:
+        held += f"; broken: {'; '.join(broken)}"
     parts = [
         f"## [{lesson.number:02d} {lesson.title}]({link})",
-        f"{result['seconds']:.0f} seconds. {held}{''.join(f'; broken: “{text}”' for text in broken)}.",
+        f"{result['seconds']:.0f} seconds. {held}.",
         "| Recorded | Value |\n|---|---|\n"
         + "\n".join(f"| {name} | {r['value']:.4g} |" for name, r in result["records"].items()),
     ]
