@@ -238,6 +238,7 @@ def networks(splits: dict, quick: bool) -> list[Network]:
 
 
 def ours(task: Network, model: nn.Module, sparsity: float, seed: int) -> nn.Module:
+    """The method of `pl.compare` that takes each sparsity's own recipe."""
     return task.recipes[sparsity](task, model, sparsity, seed)
 
 

@@ -84,7 +84,7 @@ def ranking(data: str = "bundled", model: str = "network") -> Task:
     return Task(
         name=f"ranking-{model}-{data}",
         splits=splits,
-        build=partial(models[model], users, items),
+        build=partial(seeded, models[model], users, items),
         loss=loss,
         metrics=metrics,
         primary="recall@10",
@@ -126,15 +126,12 @@ class Network(nn.Module):
     training starts from the scalar product.
     """
 
-    def __init__(self, users: int, items: int, seed: int, width: float = 1.0, size: int = 32):
-        size = max(1, round(size * width))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            super().__init__()
-            self.users, self.items = embedding(users, size), embedding(items, size)
-            self.from_user, self.from_item = nn.Linear(size, size), nn.Linear(size, size)
-            self.output = nn.Linear(2 * size, 1)
-            nn.init.ones_(self.output.weight[:, :size])
+    def __init__(self, users: int, items: int, size: int):
+        super().__init__()
+        self.users, self.items = embedding(users, size), embedding(items, size)
+        self.from_user, self.from_item = nn.Linear(size, size), nn.Linear(size, size)
+        self.output = nn.Linear(2 * size, 1)
+        nn.init.ones_(self.output.weight[:, :size])
 
     def forward(self, users: Tensor, items: Tensor) -> Tensor:
         """Indices of shapes that broadcast to each other -> scores of the shape they give."""
@@ -146,17 +143,23 @@ class Network(nn.Module):
 class Product(nn.Module):
     """Scores of pairs: u·v, and the item's bias. Koren, Bell & Volinsky, Computer 2009."""
 
-    def __init__(self, users: int, items: int, seed: int, width: float = 1.0, size: int = 32):
-        size = max(1, round(size * width))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            super().__init__()
-            self.users, self.items = embedding(users, size), embedding(items, size)
-            self.bias = embedding(items, 1)
+    def __init__(self, users: int, items: int, size: int):
+        super().__init__()
+        self.users, self.items = embedding(users, size), embedding(items, size)
+        self.bias = embedding(items, 1)
 
     def forward(self, users: Tensor, items: Tensor) -> Tensor:
         """As for `Network`."""
         return (self.users(users) * self.items(items)).sum(-1) + self.bias(items).squeeze(-1)
+
+
+def seeded(
+    make: type[nn.Module], users: int, items: int, seed: int, width: float = 1.0
+) -> nn.Module:
+    """The model with 32 · `width` numbers for each user and item."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make(users, items, max(1, round(32 * width)))
 
 
 def embedding(count: int, size: int) -> nn.Embedding:
