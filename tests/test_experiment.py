@@ -103,6 +103,93 @@ def test_the_small_dense_control_has_as_many_parameters(kind, sparsity):
     assert small <= pruned < wider
 
 
+def parameters_of(model):
+    return sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("sparsity", [0.5, 0.9])
+def test_the_small_dense_control_of_some_layers_and_of_bytes(sparsity):
+    """What counts is what the pruned model keeps, whichever weights were pruned and however stored."""
+    task = dataclasses.replace(pl.digits(), epochs=0)
+    dense = task.build(0)
+    hidden = dense.hidden2.weight.numel()
+
+    def small(**options):
+        return parameters_of(pl.small_dense(**options)(task, dense, sparsity, 0))
+
+    kept = parameters_of(dense) - round(sparsity * hidden)
+    step = 700  # one more unit in the first layer and half a one in the second
+    assert 0 <= kept - small(names=["hidden2.weight"]) < step
+    weights = hidden + 64 * 256 + 128 * 10
+    in_bytes = parameters_of(dense) - weights + 2 * (weights - round(sparsity * weights))
+    assert 0 <= in_bytes - small(stored=lambda weights, kept: 8 * kept) < step
+    # a format may take more than the dense matrix does
+    assert small(stored=lambda weights, kept: 8 * weights) > parameters_of(dense)
+
+
+def test_the_small_dense_control_in_another_shape():
+    task = dataclasses.replace(pl.digits(), epochs=0)
+
+    def one_layer(seed, width):
+        return torch.nn.Sequential(
+            torch.nn.Flatten(), torch.nn.Linear(64, round(width * 64)),
+            torch.nn.ReLU(), torch.nn.Linear(round(width * 64), 10),
+        )  # fmt: skip
+
+    small = pl.small_dense(build=one_layer)(task, task.build(0), 0.9, 0)
+    assert len(small) == 4
+    allowed = parameters_of(task.build(0)) - round(0.9 * (64 * 256 + 256 * 128 + 128 * 10))
+    assert allowed - 75 < parameters_of(small) <= allowed  # a unit has 75
+
+
+def test_a_recipe_of_its_own(task):
+    assert pl.with_recipe(task) is task
+    steep = pl.with_recipe(task, lr=3.0, weight_decay=0.0)
+    group = steep.optimizer(task.build(0).parameters()).param_groups[0]
+    assert (group["lr"], group["weight_decay"], group["momentum"]) == (3.0, 0.0, 0.9)
+    still = pl.small_dense(lr=0.0)(task, task.build(0), 0.9, 5)
+    moved = pl.small_dense()(task, task.build(0), 0.9, 5)
+    width = len(still.hidden1.bias) / 256
+    assert still.hidden1.weight.equal(task.build(5, width).hidden1.weight)
+    assert not moved.hidden1.weight.equal(still.hidden1.weight)
+
+
+def test_tuned_takes_the_best_on_valid_for_each_sparsity(task):
+    """Though on test another one would be: the scores are given by hand."""
+    best = {0.5: ("b", 0.9), 0.9: ("a", 0.8)}  # sparsity -> option, its score on valid
+    asked = []
+
+    def make(name):
+        def method(task, model, sparsity, seed):
+            asked.append((name, sparsity, seed))
+            model.told = best[sparsity][1] if name == best[sparsity][0] else 0.1 * seed
+            return model
+
+        return method
+
+    def metrics(model, split):
+        told = getattr(model, "told", 0.5)
+        return {"accuracy": told if split == "valid" else 1 - told}
+
+    told = dataclasses.replace(task, epochs=0, metrics=metrics)
+    method, tried = pl.tuned(
+        told, make, [{"name": "a"}, {"name": "b"}, {"name": "c"}], [0.9, 0.5], seeds=[3, 5]
+    )
+    assert len(tried) == 6 and tried["chosen"].sum() == 2
+    chosen = tried[tried["chosen"]].set_index("sparsity")
+    assert chosen["option"].to_dict() == {0.5: "{'name': 'b'}", 0.9: "{'name': 'a'}"}
+    assert chosen["valid"].to_dict() == {0.5: 0.9, 0.9: 0.8}
+    assert tried[~tried["chosen"]]["valid"].to_numpy() == pytest.approx(0.4)  # a mean over seeds
+    asked.clear()
+    for sparsity in (0.5, 0.9):
+        method(told, told.build(0), sparsity, 7)
+    assert asked == [("b", 0.5, 7), ("a", 0.9, 7)]
+    with pytest.raises(ValueError, match=r"tuned for sparsity 0\.5, 0\.9, not 0\.7"):
+        method(told, told.build(0), 0.7, 7)
+    with pytest.raises(ValueError, match="options is empty"):
+        pl.tuned(told, make, [], [0.5], seeds=[0])
+
+
 def test_networks_trained_before_are_used_and_left_alone(spy):
     dense = {1: spy.build(7)}  # untrained, so that it shows
     before = copy.deepcopy(dense[1].state_dict())

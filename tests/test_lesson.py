@@ -1,6 +1,10 @@
 """What lessons say: sentences, records, claims."""
 
+import json
+
+import numpy as np
 import pytest
+import torch
 
 from pruninglib.course import lesson
 
@@ -37,11 +41,54 @@ def test_record_refuses_what_cannot_be_compared(shown, value, tol):
     assert not shown
 
 
-@pytest.mark.parametrize("held", [True, False])
-def test_claim_is_stored_before_it_breaks(shown, held):
+def claimed(shown, *args, **bounds):
     try:
-        lesson.claim("zeros stay", held)
-        assert held
+        lesson.claim("zeros stay", *args, **bounds)
     except lesson.ClaimBroken as error:
-        assert not held and "zeros stay" in str(error)
-    assert shown[0][lesson.CLAIM] == {"text": "zeros stay", "held": held}
+        assert "zeros stay" in str(error)
+        assert not shown[0][lesson.CLAIM]["held"]
+    else:
+        assert shown[0][lesson.CLAIM]["held"]
+    return shown.pop()
+
+
+@pytest.mark.parametrize("held", [True, False, np.True_, np.False_, torch.tensor(True)])
+def test_an_exact_claim_is_stored_before_it_breaks(shown, held):
+    data = claimed(shown, held)[lesson.CLAIM]
+    expected = {"text": "zeros stay", "value": None, "above": None, "below": None}
+    assert data == expected | {"held": bool(held)} and data["held"] is bool(held)
+
+
+@pytest.mark.parametrize(
+    "value, bound, held",
+    [
+        (0.25, {"above": 0.1}, True),
+        (0.1, {"above": 0.1}, False),
+        (np.float64(-1), {"above": 0}, False),
+        (torch.tensor(3), {"below": 4}, True),
+        (4, {"below": 4}, False),
+        (float("nan"), {"below": 4}, False),
+    ],
+)
+def test_a_claim_carries_its_value_and_bound(shown, value, bound, held):
+    output = claimed(shown, value, **bound)
+    data = output[lesson.CLAIM]
+    assert data["held"] is held
+    assert {k: v for k, v in data.items() if k in ("above", "below") and v is not None} == bound
+    if held:
+        assert data["value"] == value
+        assert (
+            f"({float(value):.3g}, bound: {' '.join(map(str, *bound.items()))})"
+            in output["text/plain"]
+        )
+    json.dumps(data, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    "value, bounds",
+    [(0.3, {}), (1, {}), (True, {"above": 0}), (0.3, {"above": 0, "below": 1}), (True, {"above": 0, "below": 1}), (None, {})],
+)  # fmt: skip
+def test_a_claim_without_one_bound_is_refused(shown, value, bounds):
+    with pytest.raises(ValueError, match=r"'zeros stay' rests on .*: give one bound, above= or"):
+        lesson.claim("zeros stay", value, **bounds)
+    assert not shown

@@ -243,6 +243,53 @@ def test_advantage_of_what_is_not_there(results):
         pl.advantage(results, "a", "b", "accuracy", sparsity=0.9)
 
 
+def test_advantage_over_samples_counts_networks_and_samples():
+    """By hand: three seeds, four samples, of which `a` gains the last, and in one seed the first."""
+    right = {"a": ["1101", "0101", "0101"], "b": ["0100", "0100", "0100"]}
+    table = pd.DataFrame(
+        [(m, seed, text) for m, texts in right.items() for seed, text in enumerate(texts)],
+        columns=["method", "seed", "outcomes"],
+    ).sample(frac=1, random_state=0)
+    found = pl.advantage(table, "a", "b")
+    runs, samples = pl.interval([0.5, 0.25, 0.25]), pl.interval([1 / 3, 0, 0, 1])
+    half = math.hypot(runs.mean - runs.low, samples.mean - samples.low)
+    assert found == pytest.approx((1 / 3, 1 / 3 - half, 1 / 3 + half))
+    with pytest.raises(ValueError, match=r"no outcomes: call compare\(..., outcomes=True\)"):
+        pl.advantage(table.drop(columns="outcomes"), "a", "b")
+
+
+@pytest.mark.parametrize(
+    "found, above, verdict",
+    [
+        (pl.Interval(2, 1, 3), 0, "holds"),
+        (pl.Interval(2, 1, 3), 1, "open"),
+        (pl.Interval(2, 1, 3), 3, "contradicted"),
+        (pl.Interval(-2, -3, -1), 0, "contradicted"),
+        (pl.Interval(0.2, -1, 1.4), 0, "open"),
+        (pl.Interval(2, math.nan, math.nan), 0, "open"),
+    ],
+)
+def test_a_verdict_is_one_of_three(found, above, verdict):
+    assert found.verdict(above) == verdict
+
+
+@pytest.mark.parametrize(
+    "found, words",
+    [
+        (pl.Interval(8, 7.1, 8.9), "8.0 points ahead of x (7.1 to 8.9)"),
+        (pl.Interval(-0.7, -1.2, -0.2), "0.7 points behind x (0.2 to 1.2)"),
+        (pl.Interval(-0.7, -1.9, 0.5), "0.7 points behind x (from 1.9 behind to 0.5 ahead)"),
+        (pl.Interval(0.7, -0.5, 1.9), "0.7 points ahead of x (from 0.5 behind to 1.9 ahead)"),
+    ],
+)
+def test_a_difference_reads_forwards(found, words):
+    assert found.ahead_of("x") == words
+
+
+def test_a_difference_in_other_units():
+    assert pl.Interval(-3, -4, -2).ahead_of("x", "ms", digits=0) == "3 ms behind x (2 to 4)"
+
+
 def test_an_interval_writes_itself():
     found = pl.interval([0.3, 0.5, 0.1, 0.9])
     low, high = found.points[1:]

@@ -217,7 +217,9 @@ def test_execute_gives_claims_records_and_parameters(clone):
         "title": "Fine",
         "status": "ok",
         "error": None,
-        "claims": [{"text": "all is well", "held": True}],
+        "claims": [
+            {"text": "all is well", "held": True, "value": None, "above": None, "below": None}
+        ],
         "records": {"accuracy": {"value": 2.5, "tol": 0.1}},
     }
     executed = nbformat.read(clone / "out" / "copy.ipynb", as_version=4)
@@ -244,10 +246,14 @@ def test_what_a_lesson_says_is_what_the_runner_reads(clone):
         "from pruninglib.course.lesson import claim, record",
         'record("n", 2.0, tol=0.5)',
         'claim("holds", True)',
-        'claim("breaks", False)',
+        'claim("breaks", 0.5, below=0.25)',
     ]
     result = runner.execute(write_lesson(clone, "01_a", cells), clone / "out.ipynb", env=LIBRARY)
-    assert [claim["held"] for claim in result["claims"]] == [True, False]
+    exact = {"value": None, "above": None, "below": None}
+    assert result["claims"] == [
+        {"text": "holds", "held": True} | exact,
+        {"text": "breaks", "held": False} | exact | {"value": 0.5, "below": 0.25},
+    ]
     assert result["records"] == {"n": {"value": 2.0, "tol": 0.5}}
     assert result["error"] == "The claim “breaks” broke."
 

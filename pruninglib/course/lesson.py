@@ -34,15 +34,38 @@ def record(name: str, value: float, tol: float) -> None:
     display({RECORD: {"name": name, "value": value, "tol": tol}, "text/plain": text}, raw=True)
 
 
-def claim(text: str, condition: bool) -> None:
-    """State what the lesson teaches. Raises ClaimBroken if it does not hold."""
-    held = bool(condition)
-    shown = f"**{'Claim holds' if held else 'Claim broken'}:** {text}"
-    display(
-        {CLAIM: {"text": text, "held": held}, "text/markdown": shown, "text/plain": shown}, raw=True
-    )
+def claim(
+    text: str, value: float | bool, *, above: float | None = None, below: float | None = None
+) -> None:
+    """State what the lesson teaches: that `value` lies above, or below, a bound.
+
+    What is exact (equal masks, a shape) is given as a truth, without a bound. The value and its
+    bound stay in the output: `pruninglib sturdy` tells from them how far a claim is from breaking
+    with other seeds. Both are in one unit; shares, not points. Raises ClaimBroken if it does not
+    hold; a value of NaN never does.
+    """
+    value = value.item() if hasattr(value, "item") else value  # NumPy's and torch's own
+    bounds = [bound for bound in (above, below) if bound is not None]
+    if len(bounds) != (0 if isinstance(value, bool) else 1):
+        raise ValueError(
+            f"the claim {text!r} rests on {value!r}: give one bound, above= or below=, "
+            "or True or False for what is exact"
+        )
+    data: dict = {"text": text, "value": None, "above": above, "below": below}
+    if isinstance(value, bool):
+        held, rests = value, ""
+    else:
+        value = float(value)
+        held = value > above if below is None else value < below
+        data["value"] = value if math.isfinite(value) else None
+        rests = (
+            f" ({value:.3g}, bound: {f'above {above:g}' if below is None else f'below {below:g}'})"
+        )
+    shown = f"**{'Claim holds' if held else 'Claim broken'}:** {text}{rests}"
+    data = {CLAIM: data | {"held": held}, "text/markdown": shown, "text/plain": shown}
+    display(data, raw=True)
     if not held:
         raise ClaimBroken(
-            f"{text} (this held with the lesson's own parameters; with others, or with few "
+            f"{text}{rests} (this held with the lesson's own parameters; with others, or with few "
             "seeds, it may not)"
         )

@@ -180,7 +180,9 @@ def outcome(notebook: nbformat.NotebookNode) -> dict[str, Any]:
     for output in _outputs(notebook):
         data = output.get("data", {})
         if CLAIM in data:
-            claims.append({"text": data[CLAIM]["text"], "held": bool(data[CLAIM]["held"])})
+            claim = data[CLAIM]
+            numbers = {key: _finite(claim.get(key)) for key in ("value", "above", "below")}
+            claims.append({"text": claim["text"], "held": bool(claim["held"])} | numbers)
         if RECORD in data:
             record = dict(data[RECORD])
             records[record.pop("name")] = record

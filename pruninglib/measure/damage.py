@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from .stats import interval
+from .stats import outcomes_of, over_samples
 
 Slices = dict[str, dict[str, Tensor]]  # by split and name: bool (samples,)
 
@@ -40,19 +40,14 @@ def by_slice(
 ) -> pd.DataFrame:
     """What each slice lost against the dense model, worst first: samples, mean, low and high.
 
-    In shares of the slice's samples, as mean over the seeds with a 95 % interval for other seeds
-    *and* other samples: the half-widths of both (Student's t) are added as squares.
+    In shares of the slice's samples, as mean over the seeds with a 95 % interval for other networks
+    *and* other samples (`stats.over_samples`).
 
     The worst of many slices looks worse than it is: find it on valid, and read it off on test.
     """
     named = _named(slices, split)
     lost = _lost(table, method, sparsity, split, named)
-    rows = {}
-    for name, part in named.items():
-        mean, *seeds = interval(lost[:, part].mean(axis=1))
-        _, *samples = interval(lost[:, part].mean(axis=0))
-        half = np.hypot(mean - seeds[0], mean - samples[0])
-        rows[name] = {"mean": mean, "low": mean - half, "high": mean + half}
+    rows = {name: over_samples(lost[:, part])._asdict() for name, part in named.items()}
     found = pd.DataFrame(rows).T
     found.insert(0, "samples", [int(part.sum()) for part in named.values()])
     return found.sort_values("mean", ascending=False, kind="stable")
@@ -83,9 +78,7 @@ def _lost(table, method: str, sparsity: float, split: str, named=None) -> np.nda
 
 def _outcomes(rows: pd.DataFrame, named: dict | None) -> np.ndarray:
     """bool (rows, samples)."""
-    if "outcomes" not in rows:
-        raise ValueError("the table has no outcomes: call compare(..., outcomes=True)")
-    right = np.array([[*text] for text in rows["outcomes"]]) == "1"
+    right = outcomes_of(rows)
     if named and right.shape[1] != len(named["all"]):
         raise ValueError(
             f"the slices are of {len(named['all'])} samples, but the table's runs of {right.shape[1]}"

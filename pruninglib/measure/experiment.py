@@ -10,7 +10,10 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import joblib
 import pandas as pd
@@ -113,34 +116,96 @@ def shuffled(masks: Masks, seed: int) -> Masks:
     }
 
 
-def small_dense(epochs: int = 0) -> Method:
+def small_dense(
+    epochs: int = 0,
+    *,
+    names: Iterable[str] | None = None,
+    stored: Callable[[int, int], float] | None = None,
+    build: Callable[..., nn.Module] | None = None,
+    **recipe,
+) -> Method:
     """The other control: a narrow dense model with as many parameters as the pruned one keeps,
     or as few less as whole units allow.
 
-    It is built by `task.build(seed, width)`, trained from scratch for as long as the dense
-    model and the fine-tuning together: `task.epochs + epochs`.
+    It is built by `build(seed, width)`, by default the task's, and trained from scratch for as long
+    as the dense model and the fine-tuning together: `task.epochs + epochs`.
+
+    names: the weights that are pruned to the sparsity, by default all prunable ones.
+    stored(weights, kept): the bytes that a matrix format needs for so many weights of which so many
+        are kept; the small model then takes no more *bytes* than the pruned one: 4 for each
+        parameter. For compressed rows with 4-byte columns that is `lambda weights, kept: 8 * kept`.
+    recipe: what goes to the task's optimizer instead of its own: lr=, weight_decay=. A recipe that
+        was chosen for the wide model need not suit the narrow one: see `tuned`.
     """
+    names = None if names is None else list(names)
 
     def method(task, model: nn.Module, sparsity: float, seed: int) -> nn.Module:
-        prunable = sum(w.numel() for w in weights_of(model).values())
-        allowed = _parameters(model) - round(sparsity * prunable)
+        make = build or task.build
+        weights = sum(w.numel() for w in weights_of(model, names).values())
+        kept = weights - round(sparsity * weights)
+        allowed = _parameters(model) - weights
+        allowed += kept if stored is None else int(stored(weights, kept) // 4)
         low, high = 0.0, 1.0
+        while _parameters(make(seed, high)) <= allowed and high < 16:
+            low, high = high, 2 * high  # more bytes than the dense model's, or another shape
         for _ in range(20):  # widths are whole numbers of units: 2^-20 is finer than any
             middle = (low + high) / 2
-            if _parameters(task.build(seed, middle)) <= allowed:
+            if _parameters(make(seed, middle)) <= allowed:
                 low = middle
             else:
                 high = middle
-        if _parameters(task.build(seed, low)) > allowed:
+        small = make(seed, low)
+        if _parameters(small) > allowed:
             raise ValueError(
                 f"no width of {task.name} has {allowed} parameters or fewer, as a model of sparsity "
                 f"{sparsity} keeps: lower the sparsity"
             )
-        small = task.build(seed, high if sparsity == 0 else low)
-        task.train(small, seed=seed, epochs=task.epochs + epochs)
+        with_recipe(task, **recipe).train(small, seed=seed, epochs=task.epochs + epochs)
         return small
 
     return method
+
+
+def with_recipe(task, **recipe):
+    """The task with other options of its optimizer: lr=, weight_decay= ..."""
+    return replace(task, optimizer=partial(task.optimizer, **recipe)) if recipe else task
+
+
+def tuned(
+    task,
+    make: Callable[..., Method],
+    options: Iterable[Mapping[str, Any]],
+    sparsities: Iterable[float],
+    seeds: Iterable[int],
+    **compared,
+) -> tuple[Method, pd.DataFrame]:
+    """A method tuned as well as what it is a control of: `make(**options)`, the best of several.
+
+    For each sparsity the options with the highest primary metric on valid are chosen, as a mean
+    over the seeds. Take other seeds than those of the comparison to come. Returns the method, for
+    these sparsities, and a table of what was tried: sparsity, option, valid, chosen. `compared`
+    goes to `compare`.
+
+        recipes = [{"lr": lr} for lr in (0.05, 0.1, 0.2)]
+        control, tried = pl.tuned(task, pl.small_dense, recipes, [0.9, 0.98], seeds=[100, 101])
+    """
+    tried = {str(dict(option)): make(**option) for option in options}
+    if not tried:
+        raise ValueError("options is empty: there is nothing to choose from")
+    rows = compare(task, tried, sparsities, seeds, **{"progress": False} | compared)
+    rows = rows[(rows["split"] == "valid") & (rows["method"] != "dense")]
+    table = rows.groupby(["sparsity", "method"], sort=False)[task.primary].mean()
+    table = table.rename("valid").reset_index().rename(columns={"method": "option"})
+    best = table.loc[table.groupby("sparsity")["valid"].idxmax()]
+    table["chosen"] = table.index.isin(best.index)
+    chosen = dict(zip(best["sparsity"], best["option"], strict=True))
+
+    def method(task, model: nn.Module, sparsity: float, seed: int) -> nn.Module:
+        if sparsity not in chosen:
+            raise ValueError(f"tuned for sparsity {', '.join(map(str, chosen))}, not {sparsity}")
+        return tried[chosen[sparsity]](task, model, sparsity, seed)
+
+    return method, table
 
 
 def compare(

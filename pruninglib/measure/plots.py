@@ -1,10 +1,16 @@
 """Figures: one style, and one colour and marker a method through the whole course."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from cycler import cycler
+from IPython import get_ipython
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
 
 from .stats import interval
@@ -80,6 +86,30 @@ def style() -> None:
             "image.cmap": "viridis",
         }
     )
+
+
+def alt(text: str) -> None:
+    """Say in words what the current figure shows, for who can't see it: call it last in the cell.
+
+    In a notebook the words go to the metadata of the figure's output, and from there to the page.
+    """
+    plt.gcf().alt = text
+    if shell := get_ipython():
+        png = shell.display_formatter.formatters["image/png"]
+        draw = png.lookup_by_type(Figure)
+        if not isinstance(draw, _WithAlt):
+            png.for_type(Figure, _WithAlt(draw))
+
+
+@dataclass
+class _WithAlt:
+    """A notebook's way to draw a figure, and the words that belong to it."""
+
+    draw: Callable[[Figure], Any]
+
+    def __call__(self, figure: Figure):
+        image, text = self.draw(figure), getattr(figure, "alt", None)
+        return (image, {"alt": text}) if text else image
 
 
 def look(method: str) -> dict:
