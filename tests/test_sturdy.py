@@ -22,7 +22,8 @@ def output(kind, **data):
 
 
 def claimed(text, held=True, value=None, above=None, below=None):
-    return {"text": text, "held": held, "value": value, "above": above, "below": below}
+    ends = {"low": None, "high": None}
+    return {"text": text, "held": held, "value": value, "above": above, "below": below} | ends
 
 
 @pytest.fixture

@@ -90,6 +90,21 @@ def run(
 
 @main.command()
 @click.argument("lessons", nargs=-1, metavar="[LESSON]...")
+def fold(lessons: tuple[str, ...]) -> None:
+    """Fold the cells of lessons that only say, claim or record; for those who write lessons."""
+    from pruninglib.course import fold, runner
+
+    with _mistakes():
+        chosen = runner.choose(lessons, runner.find_lessons())
+    found = {lesson.path.stem: fold.fold(lesson.path) for lesson in chosen}
+    for name, cells in found.items():
+        for number in cells:
+            click.echo(f"{name}, cell {number} speaks and computes: put each in a cell of its own.")
+    sys.exit(1 if any(found.values()) else 0)
+
+
+@main.command()
+@click.argument("lessons", nargs=-1, metavar="[LESSON]...")
 @click.option("--groups", type=click.IntRange(min=2), default=10, show_default=True)
 @click.option("--jobs", type=click.IntRange(min=1), help="Runs at once (default: the cores).")
 def sturdy(lessons: tuple[str, ...], groups: int, jobs: int | None) -> None:
@@ -133,7 +148,7 @@ def sturdy(lessons: tuple[str, ...], groups: int, jobs: int | None) -> None:
 
 @main.command()
 @click.argument("lessons", nargs=-1, metavar="[LESSON]...")
-@click.option("--seeds", type=click.IntRange(min=2), default=3, show_default=True)
+@click.option("--seeds", type=click.IntRange(min=2), default=5, show_default=True)
 def results(lessons: tuple[str, ...], seeds: int) -> None:
     """Run lessons on the published data and write notebooks/RESULTS.md.
 
