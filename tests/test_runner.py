@@ -13,9 +13,10 @@ import nbformat
 import pytest
 import torch
 from click.testing import CliRunner
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from pruninglib.course import check, cli, machine, runner
+from pruninglib import Interval
+from pruninglib.course import check, cli, lesson, machine, runner
 from pruninglib.course import results as page_of_results
 
 SPEAK = """\
@@ -243,25 +244,28 @@ def test_the_kernel_has_its_threads_and_environment(clone, tmp_path):
     assert result["path"] == copy.as_posix()
 
 
-def test_what_a_lesson_says_is_what_the_runner_reads(clone):
-    """The library's own claim and record, in a real kernel, are what `outcome` understands."""
-    cells = [
-        "from pruninglib.course.lesson import claim, record",
-        'record("n", 2.0, tol=0.5)',
-        'claim("holds", True)',
-        "from pruninglib import Interval",
-        'claim("breaks", Interval(0.5, 0.1, 0.9), below=0.25)',
-    ]
-    result = runner.execute(write_lesson(clone, "01_a", cells), clone / "out.ipynb", env=LIBRARY)
+def test_what_a_lesson_says_is_what_the_runner_reads(monkeypatch):
+    """The library's own claim and record are what `outcome` understands, once they are a notebook."""
+    outputs = []
+    show = lambda data, raw: outputs.append(new_output("display_data", data))  # noqa: E731
+    monkeypatch.setattr(lesson, "display", show)
+    lesson.record("n", 2.0, tol=0.5)
+    lesson.claim("holds", True)
+    with pytest.raises(lesson.ClaimBroken):
+        lesson.claim("breaks", Interval(0.5, 0.1, 0.9), below=0.25)
+    written = nbformat.writes(new_notebook(cells=[new_code_cell(outputs=outputs)]))
+    found = runner.outcome(nbformat.reads(written, as_version=4))
     exact = dict.fromkeys(runner.NUMBERS)
-    assert result["claims"] == [
+    assert found["claims"] == [
         {"text": "holds", "held": True} | exact,
         {"text": "breaks", "held": False}
         | exact
         | {"value": 0.5, "low": 0.1, "high": 0.9, "below": 0.25},
     ]
-    assert result["records"] == {"n": {"value": 2.0, "tol": 0.5}}
-    assert result["error"] == "The claim “breaks” broke."
+    assert found["records"] == {"n": {"value": 2.0, "tol": 0.5}}
+    assert runner._failure(nbformat.reads(written, as_version=4), found) == (
+        "The claim “breaks” broke."
+    )
 
 
 def test_a_lesson_goes_on_after_a_broken_claim(clone):
