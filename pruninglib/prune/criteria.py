@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ..base.gradients import Loss, each_input, mean_gradients, over_samples, wide
-from ..base.state import check_trained, untouched
+from ..base.state import trainer, untouched
 from .weights import prunable, weights_of
 
 Scores = dict[str, Tensor]
@@ -174,21 +174,34 @@ def movement(
         with movement(model, optimizer) as scores:
             ...  # fine-tune
 
-    The scores grow in place and are whole when the block ends (Sanh et al., NeurIPS 2020, where
+    A closure counts each time that the optimizer calls it. The scores grow in place and are whole
+    when the block ends (Sanh et al., NeurIPS 2020, where
     weights are pruned meanwhile; for that, select from the scores so far). They have both signs.
     Raises ValueError if the optimizer trains none of the weights.
     """
     weights = weights_of(model, names)
-    check_trained(optimizer, weights.values())
+    optimizer = trainer(optimizer, weights.values())
     scores = {n: torch.zeros_like(w, dtype=wide(w)).detach() for n, w in weights.items()}
 
-    def add(*_):
+    def add() -> None:
         trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
         for name, weight in weights.items():
             if id(weight) in trained and weight.grad is not None:  # others may hold an old one
                 scores[name] -= weight.grad.to(scores[name].dtype) * weight.detach()
 
-    hook = optimizer.register_step_pre_hook(add)
+    def before(_, args: tuple, kwargs: dict):
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if closure is None:
+            return add()
+
+        def counted():  # inside it the gradients become ready
+            value = closure()
+            add()
+            return value
+
+        return (args[0], counted, *args[2:]), {k: v for k, v in kwargs.items() if k != "closure"}
+
+    hook = optimizer.register_step_pre_hook(before)
     try:
         yield scores
     finally:
