@@ -18,6 +18,7 @@ from torchmetrics.classification import (
 )
 from tqdm import tqdm
 
+from ..base.running import call, inputs_of, size
 from ..prune.criteria import Loss
 from ..prune.masks import keep
 from ..prune.select import Masks
@@ -124,7 +125,7 @@ def recalibrate(model: nn.Module, batches: Iterable) -> None:
     """BatchNorm's running statistics anew, in place: their plain average over the batches.
 
     The old ones do not fit what a norm sees after pruning ("EagleEye": Li et al., ECCV 2020).
-    batches: inputs, or tuples that begin with them. Nothing else is changed. Raises ValueError if
+    batches: inputs (a tensor or a mapping), or tuples that begin with them. Nothing else is changed. Raises ValueError if
     there are no batches, or no BatchNorm that keeps statistics.
     """
     twin = copy.deepcopy(model).eval()  # so that dropout draws nothing
@@ -137,7 +138,7 @@ def recalibrate(model: nn.Module, batches: Iterable) -> None:
         norm.momentum = None  # all batches count alike
     with torch.no_grad():
         for batch in batches:
-            twin(batch if isinstance(batch, Tensor) else batch[0])
+            call(twin, inputs_of(batch))
     if not any(norm.num_batches_tracked for _, norm in norms):
         raise ValueError("batches is empty: there is nothing to take statistics of")
     for old, new in norms:
@@ -174,9 +175,9 @@ def evaluate(
     total, count = 0.0, 0
     with _evaluating(model):
         for inputs, targets in tqdm(batches, desc="evaluate", disable=not progress):
-            outputs = model(inputs)
-            total += float(loss(outputs, targets)) * len(inputs)
-            count += len(inputs)
+            outputs = call(model, inputs)
+            total += float(loss(outputs, targets)) * size(inputs)
+            count += size(inputs)
             metrics.update(outputs, targets)
     if count == 0:
         raise ValueError("batches is empty: there is nothing to evaluate on")
