@@ -309,6 +309,11 @@ MISTAKES = {
             lambda s, b, e, f: f * (1 - (1 - min(1, max(0, (s - b) / (e - b)))) ** 2),
             "Half way",
         ),
+        "constant between the ends": (
+            lambda s, b, e, f: 0 if s < b else f if s > e else 0.875 * f,
+            "Half way it is right",
+        ),
+        "always the same": (lambda s, b, e, f: 0.5, "Half way"),
     },
     "rewind": {
         "masks only": (
@@ -323,12 +328,33 @@ MISTAKES = {
         ),
         "biases as trained": (lambda m, e, k: rewound(m, e, k, biases=False), "biases"),
         "nothing": (lambda m, e, k: None, "as it was"),
+        "biases share memory": (
+            lambda m, e, k: [
+                setattr(p, "data", e[n] * k[n] if n in k else e[n]) for n, p in m.named_parameters()
+            ],
+            "same memory",
+        ),
         "new weights": (
             lambda m, e, k: rewound(m, {n: p + 7 for n, p in e.items()}, k),
             "early values where",
         ),
     },
     "shuffle_within_layers": {
+        "transposed": (
+            lambda k: {n: m.flatten(1).t().reshape(m.shape) for n, m in k.items()},
+            "moved in order",
+        ),
+        "rolled": (
+            lambda k: {
+                **exercises.shuffle_within_layers.solve(k),
+                "filters": k["filters"].flatten().roll(7).view_as(k["filters"]),
+            },
+            "moved in order",
+        ),
+        "one layer left out": (
+            lambda k: {**exercises.shuffle_within_layers.solve(k), "block": k["block"].clone()},
+            "block is as it was",
+        ),
         "nothing moved": (lambda k: {n: m.clone() for n, m in k.items()}, "Nothing has moved"),
         "whole rows": (
             lambda k: {n: m[torch.arange(len(m)).roll(3)] for n, m in k.items()},
@@ -377,6 +403,18 @@ MISTAKES = {
             ],
             "dearer",
         ),
+        "better for the same money": (
+            lambda c, s: [
+                not any((d < a and t >= b) for d, t in zip(c, s, strict=True))
+                for a, b in zip(c, s, strict=True)
+            ],
+            "same money",
+        ),
+        "sizes of the scores": (
+            lambda c, s: exercises.pareto_front.solve(c, [abs(v) for v in s]),
+            "negative",
+        ),
+        "always the same": (lambda c, s: [True, True, False, True, False, True], "2 values"),
         "names": (lambda c, s: [1, 2], "6 values"),
     },
     "memorised_share": {
