@@ -146,7 +146,7 @@ MISTAKES = {
             lambda s, p: torch.cat([t.flatten() for t in s.values()]).sort().values[
                 int(p * sum(t.numel() for t in s.values()))
             ],
-            "number 5",
+            "number 3",
         ),
         "one for each layer": (
             lambda s, p: {n: t.flatten().kthvalue(round(p * t.numel())).values for n, t in s.items()},

@@ -18,7 +18,7 @@ def _judge_global(answer) -> str | None:
     }
     tied = {"a": torch.zeros(3, 2), "b": torch.tensor([0.0, 1.0, 1.0, 2.0])}
     hundred = {"a": torch.arange(60.0).view(5, 12), "b": torch.arange(60.0, 100.0).view(2, 20)}
-    cases = ((eight, 0.5), (eight, 0.25), (signed, 0.25), (tied, 0.4), (tied, 0.8), (hundred, 0.29))
+    cases = ((eight, 0.25), (eight, 0.5), (signed, 0.25), (tied, 0.4), (tied, 0.8), (hundred, 0.29))
     for scores, sparsity in cases:
         problem = _problem_of_threshold(answer, scores, sparsity)
         if problem:
