@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 import torch
 
@@ -27,6 +28,12 @@ question = pytest.mark.parametrize(("name", "number"), QUESTIONS)
 def gradient_only(weight, mask, optimizer):
     weight.grad.mul_(mask)
     optimizer.step()
+
+
+def kept_frozen(weight, mask, optimizer):
+    weight.grad *= ~mask
+    optimizer.step()
+    weight.data *= mask
 
 
 def every_step_at_a_later_sparsity(scan, allowed):
@@ -99,6 +106,17 @@ MISTAKES = {
             lambda m: sum(int((w == 0).sum()) for w in weights_of(m)),
             "between 0 and 1",
         ),
+        "negatives counted": (
+            lambda m: sum(int((w <= 0).sum()) for w in weights_of(m))
+            / sum(w.numel() for w in weights_of(m)),
+            "negative weights",
+        ),
+        "matrices alone": (
+            lambda m: sum(int((w == 0).sum()) for w in weights_of(m) if w.dim() == 2)
+            / sum(w.numel() for w in weights_of(m) if w.dim() == 2),
+            "convolution",
+        ),
+        "a constant": (lambda m: 11 / 18, "instead of"),
     },
     "mask_from_threshold": {
         "sign kept": (lambda w, t: w > t, "absolute"),
@@ -108,6 +126,9 @@ MISTAKES = {
         "pruned weight": (lambda w, t: w * (w.abs() > t), "the mask itself"),
         "float mask": (lambda w, t: (w.abs() > t).float(), "torch.bool"),
         "pruned in place": (lambda w, t: w.mul_(w.abs() > t) != 0, "changed the weight"),
+        "own threshold": (lambda w, t: w.abs() > 0.2, "threshold is given"),
+        "flat": (lambda w, t: w.flatten()[None].abs() > t, "the weight's shape"),
+        "zeros kept": (lambda w, t: (w.abs() > t) | (w == 0), "should be"),
     },
     "csr_bytes": {
         "no indices": (lambda w: 4 * int(w.count_nonzero()), "indices"),
@@ -117,13 +138,15 @@ MISTAKES = {
         "numbers, not bytes": (lambda w: exercises.csr_bytes.solve(w) // 4, "4 bytes"),
         "columns": (lambda w: 8 * int(w.count_nonzero()) + 4 * (w.shape[1] + 1), "per row"),
         "coordinates": (lambda w: 12 * int(w.count_nonzero()), "Row pointers"),
+        "positive ones": (lambda w: 8 * int((w > 0).sum()) + 4 * (len(w) + 1), "Negative values"),
+        "a constant": (lambda w: 92, "you returned 92"),
     },
     "global_threshold": {
         "off by one": (
             lambda s, p: torch.cat([t.flatten() for t in s.values()]).sort().values[
                 int(p * sum(t.numel() for t in s.values()))
             ],
-            "5th smallest",
+            "number 3",
         ),
         "one for each layer": (
             lambda s, p: {n: t.flatten().kthvalue(round(p * t.numel())).values for n, t in s.items()},
@@ -133,15 +156,62 @@ MISTAKES = {
             lambda s, p: torch.cat([t.flatten() for t in s.values()]).quantile(p),
             "between two scores",
         ),
+        "mean of the layers": (
+            lambda s, p: sum(t.flatten().kthvalue(round(p * t.numel())).values for t in s.values())
+            / len(s),
+            "one row first",
+        ),
+        "sparsity ignored": (
+            lambda s, p: exercises.global_threshold.solve(s, 0.5),
+            "`sparsity` was 0.25",
+        ),
+        "a constant": (lambda s, p: 0.7, "you returned 0.7"),
+        "absolute": (
+            lambda s, p: exercises.global_threshold.solve({n: t.abs() for n, t in s.items()}, p),
+            "absolute values",
+        ),
+        "cut off": (
+            lambda s, p: torch.cat([t.flatten() for t in s.values()]).kthvalue(
+                int(p * sum(t.numel() for t in s.values()))
+            ).values,
+            "use `round`",
+        ),
+        "from the largest": (
+            lambda s, p: torch.cat([t.flatten() for t in s.values()]).sort(descending=True).values[
+                round(p * sum(t.numel() for t in s.values())) - 1
+            ],
+            "from the largest",
+        ),
+        "different scores": (
+            lambda s, p: (row := torch.cat([t.flatten() for t in s.values()]).unique())[
+                min(len(row), round(p * sum(t.numel() for t in s.values()))) - 1
+            ],
+            "counting from the smallest",
+        ),
     },
     "prune_exactly": {
         "threshold": (lambda s, k: s > s.flatten().sort().values[max(k - 1, 0)], "equal scores"),
         "inverted": (lambda s, k: ~exercises.prune_exactly.solve(s, k), "wrong way round"),
         "highest": (lambda s, k: exercises.prune_exactly.solve(-s, k), "the lowest"),
+        "last of equals": (
+            lambda s, k: exercises.prune_exactly.solve(s.flatten().flip(0), k).flip(0).view(s.shape),
+            "the *first* go",
+        ),
+        "absolute": (lambda s, k: exercises.prune_exactly.solve(s.abs(), k), "no absolute value"),
+        "float": (lambda s, k: exercises.prune_exactly.solve(s, k).float(), "a bool tensor"),
     },
     "masked_step": {
         "gradient only": (gradient_only, "After the step"),
         "no step": (lambda w, m, o: None, "optimizer.step"),
+        "gradient of the kept masked": (kept_frozen, "gradients alone"),
+        "twice": (
+            lambda w, m, o: [exercises.masked_step.solve(w, m, o) for _ in range(2)] and None,
+            "once",
+        ),
+        "the mask inverted": (
+            lambda w, m, o: exercises.masked_step.solve(w, ~m, o),
+            "alive after the step",
+        ),
     },
     "first_order_score": {
         "sign kept": (lambda w, g: g * w, "sign"),
@@ -518,6 +588,46 @@ def test_nonsense_is_wrong_and_never_raises(name):
 
 def test_a_forgotten_return_is_said():
     assert "`return`" in exercises.sparsity_of.check(lambda model: None).message
+
+
+NUMBERS = (
+    float,
+    np.float64,
+    torch.tensor,
+    lambda v: np.array(float(v)),
+    lambda v: torch.tensor([v]),
+)
+MASKS = (torch.clone, np.asarray, torch.Tensor.tolist)
+
+
+@pytest.mark.parametrize("name", ["sparsity_of", "csr_bytes", "global_threshold"])
+@pytest.mark.parametrize("as_type", NUMBERS)
+def test_right_numbers_of_other_types_pass(name, as_type):
+    exercise = getattr(exercises, name)
+    assert exercise.check(lambda *inputs: as_type(float(exercise.solve(*inputs)))) == CORRECT
+
+
+def with_keep(weight, mask, optimizer):
+    holder = torch.nn.Module()
+    holder.weight = weight
+    with pl.keep(holder, {"weight": mask}, optimizer):
+        optimizer.step()
+
+
+def by_new_data(weight, mask, optimizer):
+    optimizer.step()
+    weight.data = torch.where(mask, weight.data, 0.0)
+
+
+@pytest.mark.parametrize("as_type", MASKS)
+def test_right_masks_of_other_types_pass(as_type):
+    for exercise in (exercises.mask_from_threshold, exercises.prune_exactly):
+        assert exercise.check(lambda *inputs, e=exercise: as_type(e.solve(*inputs))) == CORRECT
+
+
+@pytest.mark.parametrize("answer", [with_keep, by_new_data])
+def test_other_ways_to_step_pass(answer):
+    assert exercises.masked_step.check(answer) == CORRECT
 
 
 @pytest.mark.parametrize("name", EXERCISES)
