@@ -166,7 +166,7 @@ def _positions(got) -> list[int] | None:
     if isinstance(got, (list, tuple)):
         got = [value.item() if isinstance(value, (Tensor, np.generic)) else value for value in got]
     values = np.asarray(got).flatten()
-    if values.dtype == bool or not np.issubdtype(values.dtype, np.number) and values.size:
+    if values.dtype == bool or (not np.issubdtype(values.dtype, np.number) and values.size):
         return None
     return [int(value) for value in values]
 
@@ -191,30 +191,30 @@ def _judge_release(answer) -> str | None:
     half, less = images(100, *range(50)), images(100, *range(54))
     swapped, tiny = images(16, 0, 1), {"tiny": ~images(100, 97, 98, 99)}
     cases = [
-        (ones, ones, {"few": few}, 0.01, 0.01, True)
-        + ("A network that loses nothing may go out: is it the wrong way round?",),
-        (ones, pruned, {"few": few}, 0.05, 0.1, False)
-        + ("All lose 4 points, but the slice of 8 images loses 50. Divide by the slice's own size.",),
-        (ones, pruned, {"few": few, "rest": ~few}, 0.05, 0.1, False)
-        + ("One slice above its limit is enough to stop it: look at the worst, not at the mean.",),
-        (ones, pruned, {"few": few}, 0.01, 0.9, False)
-        + ("All lose 4 points where 1 is allowed: the limit for the whole counts, too.",),
-        (ones, pruned, {"few": few}, 0.05, 0.5, True)
-        + ("The slice loses 50 points where 50 are allowed: exactly at the limit is within it.",),
-        (ones, images(100, *range(25)), {}, 0.25, 0.25, True)
-        + ("All lose 25 points where 25 are allowed: exactly at the limit is within it.",),
-        (ones, pruned, none, 0.05, 0.1, True)
-        + ("A slice without images has no accuracy, so leave it out: the mean of nothing is NaN.",),
-        (ones, images(100, 97, 98, 99), tiny, 0.05, 0.5, False)
-        + ("A slice of three images loses them all. However small, it has a limit.",),
-        (~few, ones, {"few": few}, 0.01, 0.01, True)
-        + ("Everything got better there. A loss has a sign: dense less pruned.",),
-        (swapped, images(16, 2, 3), {"half": ~images(16, 0, 1, 2, 3)}, 0.05, 0.05, True)
-        + ("Two are lost and two gained, in the slice, too: its accuracy is the same, so nothing is lost.",),
-        (few, ~few, {"few": few}, 0.5, 0.5, False)
-        + ("Others may gain what a slice loses: compare its accuracy before and after, in the slice.",),
-        (half, less, {"all": ones}, 0.05, 0.05, True)
-        + ("From 50 to 46 % is a loss of 4 points, the difference, and 5 are allowed. It isn't 8 %.",),
+        (ones, ones, {"few": few}, 0.01, 0.01, True,
+         "A network that loses nothing may go out: is it the wrong way round?"),
+        (ones, pruned, {"few": few}, 0.05, 0.1, False,
+         "All lose 4 points, but the slice of 8 images loses 50. Divide by the slice's own size."),
+        (ones, pruned, {"few": few, "rest": ~few}, 0.05, 0.1, False,
+         "One slice above its limit is enough to stop it: look at the worst, not at the mean."),
+        (ones, pruned, {"few": few}, 0.01, 0.9, False,
+         "All lose 4 points where 1 is allowed: the limit for the whole counts, too."),
+        (ones, pruned, {"few": few}, 0.05, 0.5, True,
+         "The slice loses 50 points where 50 are allowed: exactly at the limit is within it."),
+        (ones, images(100, *range(25)), {}, 0.25, 0.25, True,
+         "All lose 25 points where 25 are allowed: exactly at the limit is within it."),
+        (ones, pruned, none, 0.05, 0.1, True,
+         "A slice without images has no accuracy, so leave it out: the mean of nothing is NaN."),
+        (ones, images(100, 97, 98, 99), tiny, 0.05, 0.5, False,
+         "A slice of three images loses them all. However small, it has a limit."),
+        (~few, ones, {"few": few}, 0.01, 0.01, True,
+         "Everything got better there. A loss has a sign: dense less pruned."),
+        (swapped, images(16, 2, 3), {"half": ~images(16, 0, 1, 2, 3)}, 0.05, 0.05, True,
+         "Two are lost and two gained, in the slice, too: its accuracy is the same, so nothing is lost."),
+        (few, ~few, {"few": few}, 0.5, 0.5, False,
+         "Others may gain what a slice loses: compare its accuracy before and after, in the slice."),
+        (half, less, {"all": ones}, 0.05, 0.05, True,
+         "From 50 to 46 % is a loss of 4 points, the difference, and 5 are allowed. It isn't 8 %."),
     ]  # fmt: skip
     for *arguments, want, message in cases:
         got = answer(*arguments)
