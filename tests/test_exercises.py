@@ -1,5 +1,6 @@
 """Every exercise: the solution passes, the stub is not attempted, named wrong answers are told why."""
 
+import copy
 import re
 from pathlib import Path
 
@@ -62,6 +63,21 @@ def shuffled_over_layers(masks):
     row = torch.cat([m.flatten() for m in masks.values()])
     parts = row[torch.randperm(len(row))].split([m.numel() for m in masks.values()])
     return {n: p.view(masks[n].shape) for n, p in zip(masks, parts, strict=True)}
+
+
+def share(model, spared, sparsity):
+    """Of the weights that are not spared, so that `sparsity` of all are gone."""
+    sizes = {name: w.numel() for name, w in pl.weights_of(model).items()}
+    return sparsity * sum(sizes.values()) / (sum(sizes.values()) - sizes[spared])
+
+
+def pruned_but(model, spared, images, sparsity, score=torch.abs, budget=pl.global_budget):
+    weights = pl.weights_of(model)
+    scores = {name: score(w.detach()) for name, w in weights.items() if name != spared}
+    pl.apply(model, pl.select(scores, sparsity, budget=budget))
+    if images is not None:
+        pl.recalibrate(model, [images])
+    return model
 
 
 def verdict_of(low, high, worth):
@@ -292,15 +308,32 @@ MISTAKES = {
             "exactly at its limit",
         ),
     },
-    "precision_and_recall": {
-        "swapped": (lambda m, c: exercises.precision_and_recall.solve(m, c)[::-1], "swapped"),
-        "recall twice": (lambda m, c: (exercises.precision_and_recall.solve(m, c)[1],) * 2, "twice"),
-        "share of all": (lambda m, c: (m[c, c] / m.sum(), m[c, c] / m[c].sum()), "0.3 and 0.75"),
-        "0 / 0": (lambda m, c: (m[c, c] / m[:, c].sum(), m[c, c] / m[c].sum()), "before you divide"),
-        "0 / 0 in a row": (
-            lambda m, c: (m[c, c] / max(1, m[:, c].sum()), m[c, c] / m[c].sum()), "recall is 0",
+    "prune_but": {
+        "a copy": (lambda m, n, s, i: exercises.prune_but.solve(copy.deepcopy(m), n, s, i) or 0, "not a copy"),
+        "nothing spared": (
+            lambda m, n, s, i: pl.apply(m, pl.select(pl.magnitude(m), s)) or pl.recalibrate(m, [i]) or 0,
+            "is spared",
         ),
-        "one number": (lambda m, c: m[c, c] / m[c].sum(), "two numbers"),
+        "of the others": (lambda m, n, s, i: pruned_but(m, n, i, s), "made up for"),
+        "too few": (lambda m, n, s, i: exercises.prune_but.solve(m, n, s / 2, i) or 0, "should be gone"),
+        "signed": (lambda m, n, s, i: pruned_but(m, n, i, share(m, n, s), lambda w: w), "whatever the sign"),
+        "largest": (lambda m, n, s, i: pruned_but(m, n, i, share(m, n, s), lambda w: -w.abs()), "wrong way round"),
+        "each layer alike": (
+            lambda m, n, s, i: pruned_but(m, n, i, share(m, n, s), budget=pl.uniform), "one ranking",
+        ),
+        "all at random": (
+            lambda m, n, s, i: pruned_but(m, n, i, share(m, n, s), lambda w: torch.rand_like(w)), "not the smallest",
+        ),
+        "scaled": (
+            lambda m, n, s, i: exercises.prune_but.solve(m, n, s, i) or m.conv2.weight.data.mul_(2).sum(), "keep their values",
+        ),
+        "stale": (lambda m, n, s, i: pruned_but(m, n, None, share(m, n, s)), "still those of the whole"),
+        "averages first": (
+            lambda m, n, s, i: pl.recalibrate(m, [i]) or pruned_but(m, n, None, share(m, n, s)), "prune first",
+        ),
+        "another batch": (
+            lambda m, n, s, i: exercises.prune_but.solve(m, n, s, i[:4]) or 0, "neither the old ones",
+        ),
     },
     "exemplars_of": {
         "bool mask": (lambda d, p: (d.float().mean(0) > 0.5) & (p.float().mean(0) <= 0.5), "positions"),
@@ -314,6 +347,18 @@ MISTAKES = {
             "right before and after",
         ),
         "in every network": (lambda d, p: (d & ~p).all(0).nonzero().flatten(), "Some are missing"),
+        "a tie of the pruned": (
+            lambda d, p: ((d.float().mean(0) > 0.5) & (p.float().mean(0) <= 0.5)).nonzero().flatten(), "Image 6",
+        ),
+        "a fall of a quarter": (lambda d, p: (d.float().mean(0) - p.float().mean(0) > 0.5).nonzero(), "Some are missing"),
+        "a fall and a majority before": (
+            lambda d, p: ((d.float().mean(0) > 0.5) & (d.float().mean(0) - p.float().mean(0) > 0.24)
+                          & (p.float().mean(0) < 0.5)).nonzero(),
+            "a majority turned",
+        ),
+        "hard-coded": (lambda d, p: [0, 1, 2], "majority turned"),
+        "hard-coded by size": (lambda d, p: {7: [0, 1, 2], 2: [0, 1], 4: []}[d.shape[1]], "compute the positions"),
+        "descending": (lambda d, p: exercises.exemplars_of.solve(d, p).flip(0), "ascending"),
     },
     "may_go_out": {
         "inverted": (lambda *a: not exercises.may_go_out.solve(*a), "wrong way round"),
@@ -344,6 +389,25 @@ MISTAKES = {
             lambda d, p, s, a, b: all((d ^ p)[m].float().mean() <= b for m in s.values() if m.any())
             and (d ^ p).float().mean() <= a + 1e-6,
             "has a sign",
+        ),
+        "relative": (
+            lambda d, p, s, a, b: all(
+                (d[m].float().mean() - p[m].float().mean()) / d[m].float().mean().clamp(min=0.01) <= v + 1e-6
+                for m, v in [(torch.ones_like(d), a), *((m, b) for m in s.values() if m.any())]
+            ),
+            "the difference",
+        ),
+        "losses alone": (
+            lambda d, p, s, a, b: all((d & ~p)[m].float().mean() <= b + 1e-6 for m in s.values() if m.any())
+            and (d & ~p).float().mean() <= a + 1e-6,
+            "two gained",
+        ),
+        "strictly below in all": (
+            lambda d, p, s, a, b: exercises.may_go_out.solve(d, p, s, a - 1e-3, b), "All lose 25 points",
+        ),
+        "small slices skipped": (
+            lambda d, p, s, a, b: exercises.may_go_out.solve(d, p, {n: m for n, m in s.items() if m.sum() >= 5}, a, b),
+            "However small",
         ),
     },
     "budget_from_scan": {
