@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from pruninglib.course import lesson
+from pruninglib.course.runner import NUMBERS
+from pruninglib.measure.stats import Interval
 
 
 @pytest.fixture
@@ -55,7 +57,7 @@ def claimed(shown, *args, **bounds):
 @pytest.mark.parametrize("held", [True, False, np.True_, np.False_, torch.tensor(True)])
 def test_an_exact_claim_is_stored_before_it_breaks(shown, held):
     data = claimed(shown, held)[lesson.CLAIM]
-    expected = {"text": "zeros stay", "value": None, "above": None, "below": None}
+    expected = {"text": "zeros stay"} | dict.fromkeys(NUMBERS)
     assert data == expected | {"held": bool(held)} and data["held"] is bool(held)
 
 
@@ -82,6 +84,15 @@ def test_a_claim_carries_its_value_and_bound(shown, value, bound, held):
             in output["text/plain"]
         )
     json.dumps(data, allow_nan=False)
+
+
+def test_of_an_interval_the_mean_is_claimed_and_the_ends_are_stored(shown):
+    output = claimed(shown, Interval(0.25, -0.1, 0.6), above=0.1)
+    data = output[lesson.CLAIM]
+    assert (data["value"], data["low"], data["high"]) == (0.25, -0.1, 0.6) and data["held"]
+    assert "(0.25 (-0.1 to 0.6), bound: above 0.1)" in output["text/plain"]
+    one_run = claimed(shown, Interval(0.25, float("nan"), float("nan")), above=0.3)[lesson.CLAIM]
+    assert (one_run["low"], one_run["high"], one_run["held"]) == (None, None, False)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from pruninglib.course import check, cli, runner
+from pruninglib.course import results as page_of_results
 
 SPEAK = """\
 from IPython.display import display
@@ -218,7 +219,7 @@ def test_execute_gives_claims_records_and_parameters(clone):
         "status": "ok",
         "error": None,
         "claims": [
-            {"text": "all is well", "held": True, "value": None, "above": None, "below": None}
+            {"text": "all is well", "held": True} | dict.fromkeys(runner.NUMBERS),
         ],
         "records": {"accuracy": {"value": 2.5, "tol": 0.1}},
     }
@@ -246,13 +247,16 @@ def test_what_a_lesson_says_is_what_the_runner_reads(clone):
         "from pruninglib.course.lesson import claim, record",
         'record("n", 2.0, tol=0.5)',
         'claim("holds", True)',
-        'claim("breaks", 0.5, below=0.25)',
+        "from pruninglib import Interval",
+        'claim("breaks", Interval(0.5, 0.1, 0.9), below=0.25)',
     ]
     result = runner.execute(write_lesson(clone, "01_a", cells), clone / "out.ipynb", env=LIBRARY)
-    exact = {"value": None, "above": None, "below": None}
+    exact = dict.fromkeys(runner.NUMBERS)
     assert result["claims"] == [
         {"text": "holds", "held": True} | exact,
-        {"text": "breaks", "held": False} | exact | {"value": 0.5, "below": 0.25},
+        {"text": "breaks", "held": False}
+        | exact
+        | {"value": 0.5, "low": 0.1, "high": 0.9, "below": 0.25},
     ]
     assert result["records"] == {"n": {"value": 2.0, "tol": 0.5}}
     assert result["error"] == "The claim “breaks” broke."
@@ -474,12 +478,53 @@ def test_results_are_measured_on_the_published_data_and_shown(clone):
     assert done.exit_code == 0, done.output
     page = (clone / "notebooks" / "RESULTS.md").read_text(encoding="utf-8")
     assert "## [07 Fine](1_part/07_fine.ipynb)" in page
-    assert "data = 'full', seeds = 3" in page and "torch 2." in page
-    assert "| accuracy | 3.333 |" in page and "At 90 % on full: **98 %**." in page
-    assert "1 of 3 claims held; broken: “up”; “left”." in page
+    assert "data = 'full', seeds = 5" in page and "torch 2." in page
+    assert "| accuracy | 5.333 |" in page and "At 90 % on full: **98 %**." in page
+    assert "| up | contradicted |  |  |\n| down | holds |  |  |\n| left | contrad" in page
     assert "![Is it so?](results/07_fine-2.png)" in page
     figure = (clone / "notebooks" / "results" / "07_fine-2.png").read_bytes()
     assert figure.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "bounds, low, high, verdict",
+    [
+        ({"above": 1.0}, 1.5, 2.5, "holds"),
+        ({"above": 1.0}, 0.5, 3.5, "open"),
+        ({"above": 3.0}, 0.5, 3.0, "contradicted"),
+        ({"below": 3.0}, 1.5, 2.5, "holds"),
+        ({"below": 3.0}, 1.5, 3.5, "open"),
+        ({"below": 1.0}, 1.0, 2.5, "contradicted"),
+    ],
+)
+def test_a_claim_on_the_page_holds_is_open_or_contradicted(bounds, low, high, verdict):
+    claim = {"text": "up", "held": True, "value": 2.0, "low": low, "high": high}
+    claim |= {"above": None, "below": None} | bounds
+    bound = " ".join(f"{side} {value:g}" for side, value in bounds.items())
+    assert page_of_results._claim(claim) == ["up", verdict, f"2 ({low:.3g} to {high:.3g})", bound]
+
+
+@pytest.mark.parametrize("held, verdict", [(True, "holds"), (False, "not shown")])
+def test_a_claim_without_an_interval_is_only_shown_or_not(held, verdict):
+    claim = dict.fromkeys(runner.NUMBERS) | {
+        "text": "|up|",
+        "held": held,
+        "value": 2.0,
+        "above": 1.0,
+    }
+    assert page_of_results._claim(claim) == ["|up|", verdict, "2", "above 1"]
+
+
+def test_tables_and_words_for_figures_go_to_the_page(clone):
+    show = SHOW.replace("Image(", "Image(metadata={'alt': 'A line'}, data=")
+    table = "\nimport pandas as pd\ndisplay(pd.DataFrame({'method|': [1.5]}))\n"
+    *lines, image = show.split("\n")
+    write_result_lesson(clone, "07_fine", "\n".join(lines) + table + image)
+    done = pruninglib("results")
+    assert done.exit_code == 0, done.output
+    page = (clone / "notebooks" / "RESULTS.md").read_text(encoding="utf-8")
+    assert "<td>1.5</td>" in page and "<style" not in page
+    assert "![A line](results/07_fine-3.png)" in page
 
 
 def test_no_page_of_results_of_a_lesson_that_stopped(clone):

@@ -90,7 +90,65 @@ def run(
 
 @main.command()
 @click.argument("lessons", nargs=-1, metavar="[LESSON]...")
-@click.option("--seeds", type=click.IntRange(min=2), default=3, show_default=True)
+def fold(lessons: tuple[str, ...]) -> None:
+    """Fold the cells of lessons that only say, claim or record; for those who write lessons."""
+    from pruninglib.course import fold, runner
+
+    with _mistakes():
+        chosen = runner.choose(lessons, runner.find_lessons())
+    found = {lesson.path.stem: fold.fold(lesson.path) for lesson in chosen}
+    for name, cells in found.items():
+        for number in cells:
+            click.echo(f"{name}, cell {number} speaks and computes: put each in a cell of its own.")
+    sys.exit(1 if any(found.values()) else 0)
+
+
+@main.command()
+@click.argument("lessons", nargs=-1, metavar="[LESSON]...")
+@click.option("--groups", type=click.IntRange(min=2), default=10, show_default=True)
+@click.option("--jobs", type=click.IntRange(min=1), help="Runs at once (default: the cores).")
+def sturdy(lessons: tuple[str, ...], groups: int, jobs: int | None) -> None:
+    """Measure how far each claim is from breaking, and write notebooks/sturdy.csv.
+
+    Each lesson runs with groups of fresh seeds, on another code path of the processor, and beside
+    busy processes. What an earlier call has measured of the same code is kept.
+    """
+    from pruninglib.course import runner, sturdy
+
+    runs = runner.ROOT / "build" / "sturdy.jsonl"
+    with _mistakes():
+        chosen = [x for x in runner.choose(lessons, runner.find_lessons()) if x.number is not None]
+        if not chosen:
+            raise Mistake("A self-test claims nothing: name a lesson.")
+    failed = 0
+    try:
+        for run, done, total, left in sturdy.measure_all(chosen, groups, runs, jobs):
+            broken = [claim["text"] for claim in run["claims"] if not claim["held"]]
+            verdict = run["error"] or "; ".join(f"“{text}” broke" for text in broken) or "all held"
+            failed += run["error"] is not None
+            click.echo(
+                f"{run['lesson']}  {run['condition']:12} {run['seconds']:6.1f} s  {verdict}  "
+                f"[{done}/{total}, about {left / 60:.0f} min left]"
+            )
+    except KeyboardInterrupt:
+        click.echo("Interrupted: what has run is kept, and the same call runs the rest.")
+        sys.exit(130)
+    if failed:
+        click.echo(f"{failed} runs stopped: the table is as it was.")
+        sys.exit(1)
+    kept = sturdy.read_runs(runs)
+    table = sturdy.write([sturdy.table_of(lesson, kept, groups) for lesson in chosen])
+    table = table[table["lesson"].isin([lesson.path.stem for lesson in chosen])]
+    for row in table[~table["green"]].itertuples():
+        click.echo(f"not sturdy: {row.lesson} {row.kind} “{row.text}”: {row.held} of {row.groups}, "
+                   f"z {row.z}")  # fmt: skip
+    click.echo(f"{table['green'].sum()} of {len(table)} claims and records are sturdy.")
+    sys.exit(0 if table["green"].all() else 1)
+
+
+@main.command()
+@click.argument("lessons", nargs=-1, metavar="[LESSON]...")
+@click.option("--seeds", type=click.IntRange(min=2), default=5, show_default=True)
 def results(lessons: tuple[str, ...], seeds: int) -> None:
     """Run lessons on the published data and write notebooks/RESULTS.md.
 

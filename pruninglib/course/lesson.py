@@ -8,6 +8,8 @@ import math
 
 from IPython.display import Markdown, display
 
+from ..measure.stats import Interval
+
 RECORD = "application/vnd.pruninglib.record+json"
 CLAIM = "application/vnd.pruninglib.claim+json"
 
@@ -35,37 +37,48 @@ def record(name: str, value: float, tol: float) -> None:
 
 
 def claim(
-    text: str, value: float | bool, *, above: float | None = None, below: float | None = None
+    text: str,
+    value: float | bool | Interval,
+    *,
+    above: float | None = None,
+    below: float | None = None,
 ) -> None:
     """State what the lesson teaches: that `value` lies above, or below, a bound.
 
-    What is exact (equal masks, a shape) is given as a truth, without a bound. The value and its
-    bound stay in the output: `pruninglib sturdy` tells from them how far a claim is from breaking
-    with other seeds. Both are in one unit; shares, not points. Raises ClaimBroken if it does not
-    hold; a value of NaN never does.
+    What is exact (equal masks, a shape) is given as a truth, without a bound. Of an interval the
+    mean has to be on the right side; the ends are stored beside it. All in one unit; shares, not
+    points. The value and its bound stay in the output: `pruninglib sturdy` tells from them how far
+    a claim is from breaking with other networks. Raises ClaimBroken if it does not hold; a value of
+    NaN never does.
     """
+    shown, ends = value, {"low": None, "high": None}
+    if isinstance(value, Interval):
+        value, ends = value.mean, {"low": _number(value.low), "high": _number(value.high)}
     value = value.item() if hasattr(value, "item") else value  # NumPy's and torch's own
-    bounds = [bound for bound in (above, below) if bound is not None]
-    if len(bounds) != (0 if isinstance(value, bool) else 1):
+    bounds = {"above": above, "below": below}
+    given = {side: bound for side, bound in bounds.items() if bound is not None}
+    if len(given) != (0 if isinstance(value, bool) else 1):
         raise ValueError(
             f"the claim {text!r} rests on {value!r}: give one bound, above= or below=, "
             "or True or False for what is exact"
         )
-    data: dict = {"text": text, "value": None, "above": above, "below": below}
-    if isinstance(value, bool):
-        held, rests = value, ""
-    else:
-        value = float(value)
+    if given:
         held = value > above if below is None else value < below
-        data["value"] = value if math.isfinite(value) else None
-        rests = (
-            f" ({value:.3g}, bound: {f'above {above:g}' if below is None else f'below {below:g}'})"
-        )
-    shown = f"**{'Claim holds' if held else 'Claim broken'}:** {text}{rests}"
-    data = {CLAIM: data | {"held": held}, "text/markdown": shown, "text/plain": shown}
+        side, bound = next(iter(given.items()))
+        rests = f" ({shown:.3g}, bound: {side} {bound:g})"
+    else:
+        held, rests = value, ""
+    data = {"text": text, "held": held, "value": _number(value) if given else None, **ends}
+    said = f"**{'Claim holds' if held else 'Claim broken'}:** {text}{rests}"
+    data = {CLAIM: data | bounds, "text/markdown": said, "text/plain": said}
     display(data, raw=True)
     if not held:
         raise ClaimBroken(
             f"{text}{rests} (this held with the lesson's own parameters; with others, or with few "
             "seeds, it may not)"
         )
+
+
+def _number(value: float) -> float | None:
+    """None for what JSON has no word for."""
+    return value if math.isfinite(value) else None

@@ -22,7 +22,21 @@ _LESSON = """{% extends "lab/index.html.j2" %}
 main { max-width: 62rem; margin: 0 auto; }
 .jp-OutputArea-output img { max-width: 100%; height: auto; }
 .course-map { font-family: system-ui, sans-serif; padding: 1rem; }
+details.folded > summary { font: .8rem system-ui, sans-serif; color: #555; cursor: pointer;
+                           padding-left: 64px; }
 </style>{% endblock %}
+{% block input_group %}
+{%- if cell.metadata.get("jupyter", {}).get("source_hidden") -%}
+<details class="folded"><summary>code of this text</summary>{{ super() }}</details>
+{%- else -%}{{ super() }}{%- endif -%}
+{% endblock %}
+{% block data_png scoped %}
+{%- set alt = output | get_metadata("alt", "image/png") -%}
+{%- if alt is none -%}{{ super() }}{%- else -%}
+<div class="jp-RenderedImage jp-OutputArea-output"><img alt="{{ alt | escape_html }}"
+src="data:image/png;base64,{{ output.data["image/png"] | escape_html }}"></div>
+{%- endif -%}
+{% endblock %}
 {% block body_header %}{{ super() }}
 <p class="course-map"><a href="index.html">← Course map</a></p>{% endblock %}
 """
@@ -152,9 +166,24 @@ def _row(lesson: "Lesson", result: dict | None) -> str:
 def _verdict(result: dict) -> str:
     held = sum(claim["held"] for claim in result["claims"])
     if result["status"] == "ok":
-        return f'<span class="ok">✓ {f"{held} held" if result["claims"] else "no claims"}</span>'
-    broke = len(result["claims"]) - held
-    return f'<span class="failed">✗ {held} held, {broke} broke<br>{escape(result["error"])}</span>'
+        kind, words = "ok", f"✓ {held} held" if result["claims"] else "✓ no claims"
+    else:
+        broke = len(result["claims"]) - held
+        kind, words = "failed", f"✗ {held} held, {broke} broke<br>{escape(result['error'])}"
+    if not result["claims"]:
+        return f'<span class="{kind}">{words}</span>'
+    rests = "".join(f"<li>{escape(_claim(claim))}</li>" for claim in result["claims"])
+    return f'<details><summary class="{kind}">{words}</summary><ul>{rests}</ul></details>'
+
+
+def _claim(claim: dict) -> str:
+    """A claim with the value that it rests on and its bound."""
+    mark = "✓" if claim["held"] else "✗"
+    bounds = [f"{side} {claim[side]:g}" for side in ("above", "below") if claim[side] is not None]
+    if not bounds:
+        return f"{mark} {claim['text']}"
+    value = "none" if claim["value"] is None else f"{claim['value']:.3g}"
+    return f"{mark} {claim['text']}: {value}, bound: {bounds[0]}"
 
 
 def _duration(seconds: float) -> str:

@@ -1,14 +1,15 @@
 """The page of the full tier, `notebooks/RESULTS.md`: made by `make results`, never by hand.
 
-A lesson takes part by tagging a cell `result`. What such cells show, as Markdown and as figures,
-goes to the page, with the lesson's records and what they were measured with.
+A lesson takes part by tagging a cell `result`. What such cells show, as Markdown, figures and tables,
+goes to the page, with the lesson's claims and records and what they were measured with.
 """
 
 import base64
 import datetime
 import os
 import platform
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def write(
     """Write the page, and the figures into the folder `results` beside it.
 
     report: what `runner.run` returned for these lessons and parameters; the notebooks that it made
-    are in `out`. A broken claim is a result too, and is said.
+    are in `out`. A claim that does not hold is a result too: holds, contradicted or open.
     """
     given = ", ".join(f"{name} = {value!r}" for name, value in parameters.items())
     packages = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
@@ -49,30 +50,61 @@ def write(
 
 def _section(lesson: Lesson, result: Mapping[str, Any], run: Path, page: Path) -> list[str]:
     link = Path(os.path.relpath(lesson.path, page.parent)).as_posix()
-    broken = [f"“{claim['text']}”" for claim in result["claims"] if not claim["held"]]
-    held = f"{len(result['claims']) - len(broken)} of {len(result['claims'])} claims held"
-    if broken:
-        held += f"; broken: {'; '.join(broken)}"
     parts = [
         f"## [{lesson.number:02d} {lesson.title}]({link})",
-        f"{result['seconds']:.0f} seconds. {held}.",
-        "| Recorded | Value |\n|---|---|\n"
-        + "\n".join(f"| {name} | {r['value']:.4g} |" for name, r in result["records"].items()),
+        f"{result['seconds']:.0f} seconds.",
+        _rows(["Claim", "Verdict", "Measured", "Bound"], map(_claim, result["claims"])),
+        _rows(
+            ["Recorded", "Value"],
+            ([name, f"{record['value']:.4g}"] for name, record in result["records"].items()),
+        ),
     ]
     folder = page.parent / "results"
-    for number, data in enumerate(_outputs(run), start=1):
+    for number, output in enumerate(_outputs(run), start=1):
+        data = output["data"]
         if "image/png" in data:
             folder.mkdir(exist_ok=True)
             figure = folder / f"{lesson.path.stem}-{number}.png"
             figure.write_bytes(base64.b64decode(data["image/png"]))
-            parts.append(f"![{lesson.question}]({folder.name}/{figure.name})")
+            alt = output["metadata"].get("image/png", {}).get("alt", lesson.question)
+            parts.append(f"![{alt}]({folder.name}/{figure.name})")
         elif "text/markdown" in data:
             parts.append(data["text/markdown"])
+        elif "text/html" in data:  # a table
+            parts.append(re.sub(r"(?s)<style.*?</style>\s*|\n\s*(?=\n)", "", data["text/html"]))
     return parts
 
 
-def _outputs(notebook: Path) -> list[Mapping[str, str]]:
-    return [o["data"] for cell in _tagged(notebook) for o in cell.outputs if "data" in o]
+def _claim(claim: Mapping[str, Any]) -> list[str]:
+    """Its text, verdict, value with interval, and bound.
+
+    Broken and contradicted are two things: where the interval holds the bound, the question is
+    open. What has no interval is only shown or not.
+    """
+    above, below, low, high = (claim[key] for key in ("above", "below", "low", "high"))
+    if claim["value"] is None:
+        return [claim["text"], "holds" if claim["held"] else "contradicted", "", ""]
+    value, bound = (
+        f"{claim['value']:.3g}",
+        f"above {above:g}" if below is None else f"below {below:g}",
+    )
+    if low is None or high is None:
+        return [claim["text"], "holds" if claim["held"] else "not shown", value, bound]
+    sides = (low > above, high <= above) if below is None else (high < below, low >= below)
+    verdict = "holds" if sides[0] else "contradicted" if sides[1] else "open"
+    return [claim["text"], verdict, f"{value} ({low:.3g} to {high:.3g})", bound]
+
+
+def _rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(
+        f"| {' | '.join(t.replace('|', chr(92) + '|') for t in line)} |" for line in lines
+    )
+
+
+def _outputs(notebook: Path) -> list[Mapping[str, Any]]:
+    return [o for cell in _tagged(notebook) for o in cell.outputs if "data" in o]
 
 
 def _tagged(notebook: Path) -> list[nbformat.NotebookNode]:

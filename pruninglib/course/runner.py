@@ -38,6 +38,7 @@ from tqdm import tqdm
 from pruninglib.course import ROOT, pages
 from pruninglib.course.lesson import CLAIM, RECORD, ClaimBroken
 
+NUMBERS = ("value", "low", "high", "above", "below")  # of a claim; None for what it does not have
 BROKEN = ClaimBroken.__name__  # the lesson goes on after it
 
 # The result tells what went wrong: what papermill and nbclient log about it would say it twice.
@@ -181,7 +182,7 @@ def outcome(notebook: nbformat.NotebookNode) -> dict[str, Any]:
         data = output.get("data", {})
         if CLAIM in data:
             claim = data[CLAIM]
-            numbers = {key: _finite(claim.get(key)) for key in ("value", "above", "below")}
+            numbers = {key: _finite(claim.get(key)) for key in NUMBERS}
             claims.append({"text": claim["text"], "held": bool(claim["held"])} | numbers)
         if RECORD in data:
             record = dict(data[RECORD])
