@@ -81,7 +81,25 @@ def pruned_but(model, spared, images, sparsity, score=torch.abs, budget=pl.globa
 
 
 def verdict_of(low, high, worth):
-    return "holds" if low > worth else "does not hold" if high < worth else "open"
+    return "holds" if low > worth else "contradicted" if high < worth else "open"
+
+
+def around(a, b, errors):
+    gains = np.subtract(a, b)
+    half = errors * gains.std(ddof=1) / len(gains) ** 0.5
+    return gains.mean() - half, gains.mean() + half
+
+
+def stopped_without_reset(scores, patience):
+    best, waited = 1, 0
+    for epoch, score in enumerate(scores, start=1):
+        if score > scores[best - 1]:
+            best = epoch
+        elif epoch > 1:
+            waited += 1
+        if waited == patience:
+            break
+    return best
 
 
 def weights_of(model):
@@ -558,6 +576,7 @@ MISTAKES = {
         "accuracy": (lambda a, g, t: (a == t).float().mean(), "accuracy"),
         "noise": (lambda a, g, t: (g != t).float().mean(), "that are wrong"),
         "count": (lambda a, g, t: ((a == g) & (g != t)).sum(), "Divide"),
+        "a constant": (lambda a, g, t: 0.25, "you returned 0.25"),
     },
     "stopping_epoch": {
         "best of all": (lambda s, p: s.index(max(s)) + 1, "never seen"),
@@ -565,6 +584,9 @@ MISTAKES = {
         "where it stops": (lambda s, p: exercises.stopping_epoch.solve(s, p) + p, "Kept are the weights"),
         "last of equals": (lambda s, p: max(range(1, exercises.stopping_epoch.solve(s, p) + (2 if s[1] == s[2] else 1)), key=lambda e: (s[e - 1], e)), "only as good"),
         "score": (lambda s, p: max(s), "whole number"),
+        "a counter never reset": (stopped_without_reset, "back to 0"),
+        "from zero": (lambda s, p: 0 if max(s) < 0 else exercises.stopping_epoch.solve(s, p), "not with 0"),
+        "always the second": (lambda s, p: 2, "you returned 2"),
     },
     "verdict_for": {
         "unpaired": (lambda a, b, w: verdict_of(interval(a).low - interval(b).high, interval(a).high - interval(b).low, w), "drops out"),
@@ -573,9 +595,13 @@ MISTAKES = {
         "sign": (lambda a, b, w: exercises.verdict_for.solve(b, a, w), "less `without`"),
         "size of the gain": (lambda a, b, w: exercises.verdict_for.solve([max(x, y) for x, y in zip(a, b, strict=True)], [min(x, y) for x, y in zip(a, b, strict=True)], w), "less `without`"),
         "open if it has zero": (lambda a, b, w: "open" if (g := interval(x - y for x, y in zip(a, b, strict=True))).low < 0 < g.high else exercises.verdict_for.solve(a, b, w), "contains zero"),
-        "two answers": (lambda a, b, w: "holds" if exercises.verdict_for.solve(a, b, w) == "holds" else "does not hold", "reaches below"),
+        "two answers": (lambda a, b, w: "holds" if exercises.verdict_for.solve(a, b, w) == "holds" else "contradicted", "reaches below"),
         "worth is one": (lambda a, b, w: exercises.verdict_for.solve(a, b, 1.0), "whatever it is"),
         "a bool": (lambda a, b, w: exercises.verdict_for.solve(a, b, w) == "holds", "'open'"),
+        "1.96 standard errors": (lambda a, b, w: verdict_of(*around(a, b, 1.96), w), "Student's t"),
+        "one standard error": (lambda a, b, w: verdict_of(*around(a, b, 1), w), "Student's t"),
+        "smallest and largest": (lambda a, b, w: verdict_of(min(g := np.subtract(a, b)), max(g), w), "of the *mean*"),
+        "the old word": (lambda a, b, w: "does not hold" if (v := exercises.verdict_for.solve(a, b, w)) == "contradicted" else v, "'contradicted'"),
     },
     "two_of_four": {
         "half of all": (lambda s: exercises.prune_exactly.solve(s, s.numel() // 2), "not two in every four"),
@@ -583,6 +609,9 @@ MISTAKES = {
         "inverted": (lambda s: ~exercises.two_of_four.solve(s), "wrong way round"),
         "always the first": (lambda s: torch.arange(s.numel()).view(s.shape) % 4 < 2, "not the highest"),
         "other shape": (lambda s: exercises.two_of_four.solve(s).view(-1, 4), "shape"),
+        "absolute": (lambda s: exercises.two_of_four.solve(s.abs()), "no absolute value"),
+        "float": (lambda s: exercises.two_of_four.solve(s).float(), "bool tensor"),
+        "down the columns": (lambda s: exercises.two_of_four.solve(s.T.contiguous()).T if len(s) == 4 else exercises.two_of_four.solve(s), "not two in every four"),
     },
     "chain_without": {
         "zeroed": (lambda a, n, b, k: {m: t * k.view(-1, *[1] * (t.dim() - 1)) for m, t in chain(a, n, b).items()}, "remove, don't zero"),
@@ -591,6 +620,8 @@ MISTAKES = {
         "norm forgotten": (lambda a, n, b, k: {m: t for m, t in exercises.chain_without.solve(a, n, b, k).items() if "running" not in m}, "running_mean"),
         "bias of the reader": (lambda a, n, b, k: exercises.chain_without.solve(a, n, b, k) | {"conv2.bias": b.bias}, "no output"),
         "in place": (cut_in_place, "changed the layers"),
+        "hard-coded": (lambda a, n, b, k: exercises.chain_without.solve(a, n, b, torch.arange(len(k)) != 1), "in their order"),
+        "reversed": (lambda a, n, b, k: {m: t.flip(0) for m, t in exercises.chain_without.solve(a, n, b, k).items()}, "in their order"),
     },
     "speed_ups": {
         "inverted": (lambda a, b, s, t: exercises.speed_ups.solve(b, a, t, s), "wrong way round"),
@@ -598,6 +629,9 @@ MISTAKES = {
         "medians divided": (lambda a, b, s, t: (a / b, s.median() / t.median(), 0), "pair by pair"),
         "share of the ideal": (lambda a, b, s, t: (a / b, (s / t).median(), (s / t).median() * b / a), "Count from 1"),
         "two numbers": (lambda a, b, s, t: (a / b, (s / t).median()), "three numbers"),
+        "constants": (lambda a, b, s, t: (4, 2.5, 0.5), "9,000 to 1,500"),
+        "best of the pairs": (lambda a, b, s, t: (a / b, (s / t).max(), 0), "best of the pairs"),
+        "cut off at zero": (lambda a, b, s, t: (*(r := exercises.speed_ups.solve(a, b, s, t))[:2], max(0, r[2])), "below 0"),
     },
     "f1_of": {
         "precision": (lambda t, c: float(t[c, c] / max(1, t[:, c].sum())), "precision"),
@@ -669,6 +703,30 @@ MASKS = (torch.clone, np.asarray, torch.Tensor.tolist)
 def test_right_numbers_of_other_types_pass(name, as_type):
     exercise = getattr(exercises, name)
     assert exercise.check(lambda *inputs: as_type(float(exercise.solve(*inputs)))) == CORRECT
+
+
+@pytest.mark.parametrize("as_type", NUMBERS)
+def test_right_shares_of_other_types_pass(as_type):
+    exercise = exercises.memorised_share
+    assert exercise.check(lambda *inputs: as_type(float(exercise.solve(*inputs)))) == CORRECT
+
+
+@pytest.mark.parametrize("as_type", [np.int64, np.array, torch.tensor])
+def test_right_epochs_of_other_types_pass(as_type):
+    exercise = exercises.stopping_epoch
+    assert exercise.check(lambda *inputs: as_type(exercise.solve(*inputs))) == CORRECT
+
+
+@pytest.mark.parametrize("as_type", [list, np.array, torch.tensor])
+def test_right_speed_ups_of_other_types_pass(as_type):
+    exercise = exercises.speed_ups
+    assert exercise.check(lambda *inputs: as_type(exercise.solve(*inputs))) == CORRECT
+
+
+@pytest.mark.parametrize("as_type", [lambda m: m.T.contiguous().T, np.asarray, torch.Tensor.tolist])
+def test_a_right_mask_of_two_in_four_may_lie_in_memory_as_it_likes(as_type):
+    exercise = exercises.two_of_four
+    assert exercise.check(lambda scores: as_type(exercise.solve(scores))) == CORRECT
 
 
 def with_keep(weight, mask, optimizer):
