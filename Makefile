@@ -1,5 +1,5 @@
-# Every path below is relative, and the interpreter is always called as "$(PY)" -m: so a clone in
-# a folder with spaces works, with make 3.81 too.
+# Every path below is relative, and the interpreter is always called as "$(PY)": so a clone in a
+# folder with spaces works, with make 3.81 too.
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= build/course
@@ -13,7 +13,9 @@ else
 PY = $(VENV)/bin/python
 endif
 
-PIP = "$(PY)" -m pip --disable-pip-version-check install --quiet
+SIZE = 2 GB of disk, 6 GB with torch's GPU libraries
+# pip install that says how far it is
+PIP = "$(PY)" pruninglib/course/install.py
 
 # On a busy machine, threads that spin while they wait make small networks many times slower.
 OMP_WAIT_POLICY ?= PASSIVE
@@ -63,7 +65,7 @@ setup:
 	    exit 1; }; \
 	  "$(PYTHON)" -m venv "$(VENV)"; \
 	fi; \
-	echo "Installing the packages of requirements.lock into $(VENV): a few minutes, once."; \
+	echo "Installing the packages of requirements.lock into $(VENV): a few minutes, once, and $(SIZE)."; \
 	if [ -n "$(TORCH_INDEX)" ]; then \
 	  $(PIP) --no-deps --index-url "$(TORCH_INDEX)" $$(grep -E '^(torch|torchvision)==' requirements.lock); \
 	fi; \

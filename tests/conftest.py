@@ -78,3 +78,13 @@ def as_found():
         assert rng.equal(now[4]), "random numbers were drawn"
 
     return check
+
+
+def pytest_terminal_summary(terminalreporter):
+    """What the checks of each lesson cost, beside its own run."""
+    reports = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+    costs = {value for r in reports for name, value in r.user_properties if name == "cost"}
+    if costs:
+        terminalreporter.section("CPU time: a lesson, and all its checks in times of that")
+        for cost in sorted(costs):
+            terminalreporter.write_line(cost)

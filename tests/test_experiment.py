@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 import json
 import math
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -22,6 +23,7 @@ import pandas as pd
 import pytest
 import torch
 from dask.distributed import Client, KilledWorker, LocalCluster
+from distributed.utils import get_mp_context
 from torch import nn
 
 import pruninglib as pl
@@ -523,9 +525,15 @@ def test_runs_in_threads_share_no_randomness(task):
 
 @pytest.fixture(scope="module")
 def dask_cluster(tmp_path_factory):
+    settings = {"temporary_directory": str(tmp_path_factory.mktemp("dask"))}
+    if sys.platform == "linux":  # workers are forked from a process that has the library already
+        settings["distributed.worker.multiprocessing-method"] = "forkserver"
+        with dask.config.set(settings):
+            get_mp_context()  # which sets what Dask preloads
+        multiprocessing.set_forkserver_preload(["distributed", "pruninglib"])
     options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0"}
     with (
-        dask.config.set(temporary_directory=str(tmp_path_factory.mktemp("dask"))),
+        dask.config.set(settings),
         LocalCluster(host="127.0.0.1", **options) as cluster,
         Client(cluster) as client,
     ):
@@ -610,4 +618,4 @@ def test_what_a_cluster_cannot_run_is_an_error(cluster, task, monkeypatch):
 
     monkeypatch.setattr(cluster.scheduler, "allowed_failures", 0)
     with pytest.raises(KilledWorker):
-        on_cluster(task, {"deadly": deadly})
+        on_cluster(task, {"deadly": deadly}, [0.5], [0])  # each death costs another worker's start

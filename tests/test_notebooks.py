@@ -1,81 +1,45 @@
 """The lessons as regression tests: found, run in fresh kernels, compared with what is committed.
 
-Each lesson runs once as it is, and in few repeats with other seeds: whole, through nbval, and once
-for every sabotage. What a run gives serves all tests that need it.
+Each lesson runs once as it is, and in few repeats with other seeds: sound, sabotaged until a claim
+breaks, and with each control until its last record (`branches.py`). What a run gives serves all
+tests that need it, and all of a lesson's runs together may cost at most COST times its own.
 """
 
 import functools
+import json
+import os
 import re
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import nbformat
 import pytest
+from branches import CHANGES, CONTROLS, EXACT, SABOTAGES
 
+from pruninglib.course import machine, runner
 from pruninglib.course.runner import LessonError, execute, find_lessons, outcome
 
 FOUND = find_lessons()
 LESSONS = [lesson for lesson in FOUND if lesson.number is not None]
 SELF_TESTS = [lesson for lesson in FOUND if lesson.number is None]  # they ask, and claim nothing
+COST = 2.5  # all runs of a lesson, in CPU seconds of its own run
+SLACK = 1.2  # on the budget, for processors differ in what they do fast
+FORKS = sys.platform == "linux"  # macOS has no fork that its own libraries survive
+OFFLINE = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")  # nobody is there
 FEWEST = {"seeds": 2, "first_seed": 10}  # other seeds, and as few as an interval allows
 
-# Each is put before a lesson's first cell. What a lesson calls and what the library calls inside is
-# the same function under several names, so every one of them is replaced.
-REPLACE = """
-import contextlib, sys
-import pruninglib as pl
 
-def replace(original, other):
-    for name, module in list(sys.modules.items()):
-        if name.startswith("pruninglib"):
-            for key, value in list(vars(module).items()):
-                if value is original:
-                    setattr(module, key, other)
-
-@contextlib.contextmanager
-def forget(model, masks, optimizer):
-    yield model
-
-select = pl.select
-"""
-SABOTAGES = {
-    "mask inverted": """
-replace(pl.select, lambda *a, **k: {name: ~mask for name, mask in select(*a, **k).items()})
-""",
-    "masks dropped in fine-tuning": "replace(pl.keep, forget)",
-    "pruner does nothing": """
-replace(pl.keep, forget)
-replace(pl.apply, lambda model, masks: None)
-""",
-}
-CONTROLS = {
-    "randomly pruned": """
-for criterion in (pl.magnitude, pl.taylor, pl.snip, pl.fisher):
-    replace(criterion, lambda model, *a, **k: pl.random(model))
-""",
-    "untrained": """
-def untrained(model, loss, batches, epochs, *, after_epoch=None, **options):
-    for epoch in range(1, epochs + 1):
-        if after_epoch:
-            after_epoch(epoch)
-    return []
-
-replace(pl.fit, untrained)
-""",
-}
-
-
-def runs_of(lesson, part):
-    """Tests that share runs stay on one worker."""
-    group = pytest.mark.xdist_group(f"{lesson.path.stem}, {part}")
+def on_one_worker(lesson):
+    """A lesson's tests share its runs."""
+    group = pytest.mark.xdist_group(lesson.path.stem)
     return pytest.param(lesson, id=lesson.path.stem, marks=group)
 
 
-whole = pytest.mark.parametrize("lesson", [runs_of(lesson, "whole") for lesson in LESSONS])
-few = pytest.mark.parametrize("lesson", [runs_of(lesson, "few") for lesson in LESSONS])
+each = pytest.mark.parametrize("lesson", [on_one_worker(lesson) for lesson in LESSONS])
 still = pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.path.stem)
 asking = pytest.mark.parametrize("lesson", SELF_TESTS, ids=lambda lesson: lesson.path.stem)
 
@@ -91,91 +55,134 @@ def committed(lesson_path: Path):
 
 
 @functools.cache
-def result_of(lesson_path: Path, sabotage: str | None = None, fewest: bool = True) -> dict:
-    """The result of a run, as in results.json."""
+def own_run(lesson_path: Path) -> dict:
+    """The lesson as it is: its result, as in results.json, with exact outputs and CPU seconds."""
+    began, copy = cpu_seconds(), folder() / lesson_path.name
+    result = execute(lesson_path, copy, env=OFFLINE)
+    executed = nbformat.read(copy, as_version=4)
+    return result | {"exact": exact_cells(executed), "cpu": cpu_seconds() - began}
+
+
+@functools.cache
+def branches(lesson_path: Path) -> dict[str, dict]:
+    """What came of few repeats, as they are and with each change; and the CPU seconds of them all."""
+    began = cpu_seconds()
     lesson = next(lesson for lesson in LESSONS if lesson.path == lesson_path)
-    path, name = lesson.path, f"{lesson.path.stem} {sabotage} {fewest}.ipynb"
-    if sabotage:
-        notebook = nbformat.from_dict(committed(lesson_path))
-        change = REPLACE + (SABOTAGES | CONTROLS)[sabotage]
-        notebook = notebook.copy()
-        notebook.cells = [nbformat.v4.new_code_cell(change), *notebook.cells]
-        path = folder() / f"changed {name}"
-        nbformat.write(notebook, path)
-    # a download, if a lesson tried one, would find nobody there
-    offline = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
-    return execute(path, folder() / name, few_of(lesson) if fewest else {}, env=offline)
+    out = folder() / lesson_path.stem
+    out.mkdir()
+    quiet = {"TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": "", "MPLBACKEND": "agg"}
+    script = Path(__file__).with_name("branches.py")
+    call = [sys.executable, script, lesson_path, json.dumps(few_of(lesson)), out]
+    env = runner._environment(1, OFFLINE | quiet)
+    for one in [[]] if FORKS else [["few"], *([change] for change in CHANGES)]:
+        subprocess.run([*call, *one], cwd=lesson_path.parent, env=env, check=True)
+    runs = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in out.iterdir()}
+    return runs | {"cpu": cpu_seconds() - began}
 
 
 def few_of(lesson) -> dict:
     return {name: value for name, value in FEWEST.items() if name in lesson.parameters}
 
 
-@whole
+def exact_cells(notebook) -> list[list]:
+    """What the cells with nbval's mark show: the text that they print, and each output as text."""
+    marked = [c for c in notebook.cells if c.cell_type == "code" and EXACT in c.source]
+    return [
+        ["".join(o.text for o in cell.outputs if o.output_type == "stream")]
+        + [o.data.get("text/plain") for o in cell.outputs if "data" in o]
+        for cell in marked
+    ]
+
+
+def cpu_seconds() -> float:
+    """Of this process and of those that it has started and that have ended."""
+    return sum(os.times()[:4])
+
+
+@each
 def test_runs_and_every_claim_holds(lesson):
-    result = result_of(lesson.path, fewest=False)
+    result = own_run(lesson.path)
     assert result["error"] is None
     assert result["claims"] and all(claim["held"] for claim in result["claims"])
 
 
-@whole
+@each
 def test_records_agree_with_the_committed_ones(lesson):
-    records, before = (
-        result_of(lesson.path, fewest=False)["records"],
-        outcome(committed(lesson.path))["records"],
-    )
+    records, before = own_run(lesson.path)["records"], outcome(committed(lesson.path))["records"]
     assert before and records.keys() == before.keys()
     for name, record in records.items():
         assert abs(record["value"] - before[name]["value"]) <= before[name]["tol"], name
 
 
-@few
+@each
 def test_runs_with_other_parameters(lesson):
     assert few_of(lesson), f"{lesson.path.stem} has none of the parameters {', '.join(FEWEST)}"
-    result = result_of(lesson.path)
-    # with so few repeats a claim may fail, but nothing else
-    assert result["error"] is None or result["error"].startswith("The claim")
+    result = branches(lesson.path)["few"]
+    assert result["error"] is None  # with so few repeats a claim may fail, but nothing else
     assert len(result["claims"]) == len(outcome(committed(lesson.path))["claims"])
 
 
-@few
+@each
+def test_exact_cells_show_what_is_committed(lesson):
+    """With few repeats, too: what is exact does not depend on them."""
+    exact = exact_cells(committed(lesson.path))
+    assert exact and own_run(lesson.path)["exact"] == exact
+    assert branches(lesson.path)["few"]["exact"] == exact
+
+
+@each
 @pytest.mark.parametrize("sabotage", SABOTAGES)
 def test_claims_break_under_sabotage(lesson, sabotage):
-    sound = {c["text"] for c in result_of(lesson.path)["claims"] if c["held"]}
-    broken = {c["text"] for c in result_of(lesson.path, sabotage)["claims"] if not c["held"]}
+    runs = branches(lesson.path)
+    sound = {claim["text"] for claim in runs["few"]["claims"] if claim["held"]}
+    broken = {claim["text"] for claim in runs[sabotage]["claims"] if not claim["held"]}
     assert sound & broken, f"every claim of {lesson.path.stem} still holds with {sabotage}"
 
 
-@few
+@each
 @pytest.mark.parametrize("control", CONTROLS)
 def test_no_record_accepts_an_untrained_or_randomly_pruned_model(lesson, control):
-    records = result_of(lesson.path, control)["records"]
+    records = branches(lesson.path)[control]["records"]
     for name, record in outcome(committed(lesson.path))["records"].items():
         assert name in records, f"the model {control} breaks the lesson before {name!r}"
         distance = abs(records[name]["value"] - record["value"])
         assert distance > record["tol"], f"the tolerance of {name!r} accepts the model {control}"
 
 
-@few
-def test_nbval_agrees_on_exact_cells(lesson):
-    """On a copy with few repeats: what is exact does not depend on them."""
+def test_nbval_reads_the_marks_as_we_do():
+    """On the lesson whose last exact cell comes first, cut after it, and with one that is wrong."""
+    pytest.importorskip("nbval")
+
+    def last_exact(lesson):
+        cells = enumerate(committed(lesson.path).cells)
+        return max((place for place, cell in cells if EXACT in cell.source), default=10**6)
+
+    lesson = min(LESSONS, key=last_exact)
     notebook = nbformat.from_dict(committed(lesson.path)).copy()
-    assert any("NBVAL_CHECK_OUTPUT" in cell.source for cell in notebook.cells)
-    for cell in notebook.cells:
-        tags = cell.metadata.get("tags", [])
-        if "parameters" in tags:
-            cell.source += "\n" + "\n".join(f"{k} = {v!r}" for k, v in few_of(lesson).items())
-        if "pl.claim(" in cell.source:  # may fail here, as above
-            cell.metadata["tags"] = [*tags, "raises-exception"]
+    three = nbformat.v4.new_output("execute_result", {"text/plain": "3"}, execution_count=1)
+    wrong = nbformat.v4.new_code_cell(f"# {EXACT}\n1 + 1", outputs=[three], execution_count=1)
+    notebook.cells = [*notebook.cells[: last_exact(lesson) + 1], wrong]
     path = folder() / f"nbval {lesson.path.name}"
     nbformat.write(notebook, path)
-    command = [sys.executable, "-m", "pytest", "-q", "--nbval-lax", "-p", "no:cacheprovider"]
-    done = subprocess.run(
-        [*command, "-n0", f"--rootdir={folder()}", "-c", "/dev/null", str(path)],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-3000:]
+    options = ["--nbval-lax", "-p", "no:cacheprovider", "-rf", "-n0"]
+    call = [sys.executable, "-m", "pytest", *options, f"--rootdir={folder()}", "-c", "/dev/null"]
+    env = runner._environment(1, OFFLINE)
+    done = subprocess.run([*call, path], capture_output=True, text=True, env=env)
+    failed = re.findall(r"^FAILED .*::(.+)$", done.stdout, re.MULTILINE)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert failed == [f"Cell {len(code) - 1}"], done.stdout[-3000:]
+    assert f"1 failed, {len(code) - 1} passed" in done.stdout
+
+
+@each
+def test_a_lesson_and_its_checks_keep_to_their_budgets(lesson, record_property):
+    """In CPU seconds: a busy machine stretches them less than those of a clock."""
+    own, runs = own_run(lesson.path)["cpu"], branches(lesson.path)
+    units = own / machine.unit(time.process_time)
+    checks = 1 + runs["cpu"] / own
+    record_property("cost", f"{lesson.path.stem:28}{own:5.0f} s {units:5.0f} units {checks:7.2f}")
+    assert units <= SLACK * machine.BUDGET
+    assert checks <= COST or not FORKS
 
 
 @still

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 from click.testing import CliRunner
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from pruninglib.course import check, cli, runner
+from pruninglib import Interval
+from pruninglib.course import check, cli, lesson, machine, runner
 from pruninglib.course import results as page_of_results
 
 SPEAK = """\
@@ -65,6 +67,7 @@ def clone(tmp_path, monkeypatch):
     root = tmp_path / "a {clone} with spaces"
     root.mkdir()
     monkeypatch.setattr(runner, "ROOT", root)
+    monkeypatch.setattr(machine, "factor", lambda: 1.504)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     return root
@@ -241,25 +244,28 @@ def test_the_kernel_has_its_threads_and_environment(clone, tmp_path):
     assert result["path"] == copy.as_posix()
 
 
-def test_what_a_lesson_says_is_what_the_runner_reads(clone):
-    """The library's own claim and record, in a real kernel, are what `outcome` understands."""
-    cells = [
-        "from pruninglib.course.lesson import claim, record",
-        'record("n", 2.0, tol=0.5)',
-        'claim("holds", True)',
-        "from pruninglib import Interval",
-        'claim("breaks", Interval(0.5, 0.1, 0.9), below=0.25)',
-    ]
-    result = runner.execute(write_lesson(clone, "01_a", cells), clone / "out.ipynb", env=LIBRARY)
+def test_what_a_lesson_says_is_what_the_runner_reads(monkeypatch):
+    """The library's own claim and record are what `outcome` understands, once they are a notebook."""
+    outputs = []
+    show = lambda data, raw: outputs.append(new_output("display_data", data))  # noqa: E731
+    monkeypatch.setattr(lesson, "display", show)
+    lesson.record("n", 2.0, tol=0.5)
+    lesson.claim("holds", True)
+    with pytest.raises(lesson.ClaimBroken):
+        lesson.claim("breaks", Interval(0.5, 0.1, 0.9), below=0.25)
+    written = nbformat.writes(new_notebook(cells=[new_code_cell(outputs=outputs)]))
+    found = runner.outcome(nbformat.reads(written, as_version=4))
     exact = dict.fromkeys(runner.NUMBERS)
-    assert result["claims"] == [
+    assert found["claims"] == [
         {"text": "holds", "held": True} | exact,
         {"text": "breaks", "held": False}
         | exact
         | {"value": 0.5, "low": 0.1, "high": 0.9, "below": 0.25},
     ]
-    assert result["records"] == {"n": {"value": 2.0, "tol": 0.5}}
-    assert result["error"] == "The claim “breaks” broke."
+    assert found["records"] == {"n": {"value": 2.0, "tol": 0.5}}
+    assert runner._failure(nbformat.reads(written, as_version=4), found) == (
+        "The claim “breaks” broke."
+    )
 
 
 def test_a_lesson_goes_on_after_a_broken_claim(clone):
@@ -308,8 +314,8 @@ def test_a_failed_lesson_stops_no_other(clone):
     assert re.search(r"03 fine +ok +\d+\.\d s +1 claim held +\[3/3\]\n", result.output)
 
     report = json.loads((clone / "build/course/results.json").read_text(encoding="utf-8"))
-    assert list(report) == ["total_seconds", "lessons"]
-    keys = ["path", "title", "status", "seconds", "error", "claims", "records"]
+    assert list(report) == ["total_seconds", "factor", "lessons"]
+    keys = ["path", "title", "status", "seconds", "error", "claims", "records", "expected_seconds"]
     assert [list(lesson) for lesson in report["lessons"]] == [keys] * 3
     assert [lesson["status"] for lesson in report["lessons"]] == ["failed", "failed", "ok"]
 
@@ -320,6 +326,60 @@ def test_a_failed_lesson_stops_no_other(clone):
     stems = ["01_raising", "02_broken", "03_fine"]
     pages = {f"{stem}{ending}" for stem in stems for ending in (".html", ".ipynb")}
     assert files == pages | {"index.html", "results.json"}
+
+
+def test_times_are_expected_from_the_speed_of_this_machine(clone):
+    write_lesson(clone, "01_first", OK)  # states 2 seconds
+    write_lesson(clone, "02_second", OK)
+    done = pruninglib("run", "--jobs", 1)
+    head, *_ = done.output.splitlines()  # before any lesson
+    assert head == "This machine takes 1.5 times the seconds that lessons state, about 6 s left."
+    report = json.loads((clone / "build/course/results.json").read_text(encoding="utf-8"))
+    assert report["factor"] == 1.5
+    assert [lesson["expected_seconds"] for lesson in report["lessons"]] == [3.0, 3.0]
+    course_map = (clone / "build/course/index.html").read_text(encoding="utf-8")
+    assert course_map.count("expected 3 s") == 2 and "takes 1.5 times the seconds" in course_map
+
+    kept = pruninglib("run", "--resume")
+    assert "times the seconds" not in kept.output
+    assert results(clone)["01_first"]["expected_seconds"] == 3.0
+    assert pruninglib("run", "-p", "seed", "1").exit_code == 0
+    assert results(clone)["01_first"]["expected_seconds"] is None, "it states its own parameters'"
+    assert "expected" not in (clone / "build/course/index.html").read_text(encoding="utf-8")
+
+
+def test_the_last_lines_of_a_red_run_say_what_broke_and_what_it_means(clone):
+    bounds = {"value": 0.123456, "low": 0.1, "high": 0.15, "above": 0.2, "below": None}
+    claims = {
+        "far": bounds,
+        "near": bounds | {"low": None, "high": None, "above": None, "below": 0.12},
+        "nan": dict.fromkeys(bounds) | {"above": 0.2},
+        "exact": dict.fromkeys(bounds),
+    }
+    speak = SPEAK.replace('"held": held}', '"held": held} | numbers').replace(
+        "(text, held)", "(text, held, **numbers)"
+    )
+    cells = [f"claim({text!r}, False, **{numbers})" for text, numbers in claims.items()]
+    write_lesson(clone, "01_broken", [speak, *cells, *OK])
+    write_lesson(clone, "02_stopped", ["1 / 0"])
+    write_lesson(clone, "03_fine", OK)
+    done = pruninglib("run")
+    assert done.exit_code == 1
+    summary, *lines = done.output.splitlines()[-8:]
+    assert summary.startswith("1 of 3 lessons ok")
+    assert lines[:5] == [
+        "01_broken: “far” broke: 0.123 (0.1 to 0.15) is not above 0.2, it misses by 0.077.",
+        "01_broken: “near” broke: 0.123 is not below 0.12, it misses by 0.0035.",
+        "01_broken: “nan” broke: its value is not a number, and should be above 0.2.",
+        "01_broken: “exact” broke: it is exact, so no machine should break it.",
+        "02_stopped failed: Cell [3] raised ZeroDivisionError: division by zero",
+    ]
+    assert "learning" in lines[5] and "interval" in lines[5]
+    assert "build server" in lines[6] and "status 1" in lines[6]
+    fine = pruninglib("run", "3").output.splitlines()
+    assert fine[-1].startswith("1 of 1 lessons ok")
+    stopped = pruninglib("run", "2").output.splitlines()
+    assert stopped[-3].startswith("0 of 1") and "build server" in stopped[-1]
 
 
 def test_a_page_that_cannot_be_made_stops_no_other(clone):
@@ -434,8 +494,44 @@ def test_an_interrupt_keeps_the_finished_lessons(clone):
 def test_check_finds_this_environment_sound():
     result = pruninglib("check")
     assert result.exit_code == 0, result.output
-    for name in ("Python", "torch", "torchvision", "kernel", "cores", "device", "disk", "data"):
+    names = ("Python", "torch", "torchvision", "kernel", "cores", "speed", "device", "disk", "data")
+    for name in names:
         assert re.search(rf"^ok +{name} ", result.output, re.MULTILINE), result.output
+
+
+def test_check_measures_the_machine(monkeypatch):
+    monkeypatch.setattr(machine, "unit", lambda: 0.45)
+    status, found, _ = check._speed()
+    assert status == "ok" and found.startswith("factor 2.5: ") and "0.45 s, 0.18 s on" in found
+
+
+def test_the_unit_is_the_best_of_some_trainings_on_one_thread(monkeypatch):
+    """The first one warms up; the number of threads comes back."""
+    task = Trainings()
+    monkeypatch.setattr(machine, "digits", lambda: task)
+    times = iter([0, 1, 10, 15, 20, 23, 30, 34])  # 1, then 5, 3, 4
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    try:
+        assert machine.unit(lambda: next(times)) == 3
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
+    assert task.threads == [1] * 4 and task.built == [0] * 4 and task.seeds == [0] * 4
+
+
+class Trainings:
+    """Takes the place of the digits."""
+
+    def __init__(self):
+        self.threads, self.built, self.seeds = [], [], []
+
+    def build(self, seed):
+        self.built.append(seed)
+
+    def train(self, model, seed):
+        self.threads.append(torch.get_num_threads())
+        self.seeds.append(seed)
 
 
 def test_check_says_what_to_do(monkeypatch):

@@ -13,8 +13,8 @@ import torch_pruning as tp
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
-from torch.utils._pytree import tree_leaves
 
+from .running import call, tensors_in
 from .state import untouched
 
 HEADS = ("heads", "num_heads")
@@ -131,8 +131,8 @@ def _entry(
 
 def outputs_of(model: nn.Module, example) -> list[Tensor]:
     """The outputs in evaluation mode, each from an operation that belongs to no layer."""
-    outputs = model.eval()(*example) if isinstance(example, tuple) else model.eval()(example)
-    return [t * 1 for t in tree_leaves(outputs) if isinstance(t, Tensor) and t.is_floating_point()]
+    outputs = tensors_in(call(model.eval(), example))
+    return [t * 1 for t in outputs if t.is_floating_point()]
 
 
 def check_outputs(small: nn.Module, silent: nn.Module, example) -> None:

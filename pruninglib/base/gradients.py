@@ -2,10 +2,10 @@
 
 `weights` are parameters of the model by name; results have the same names. `loss(model, batch)`
 returns the mean loss over a batch, a scalar. The model and the random state are left as found.
+`samples` says how many a batch has, where its tensors don't (`running.size`).
 """
 
-import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -15,13 +15,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import pad
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from .running import Samples, normal, size, take
 from .state import untouched
 
 Loss = Callable[[nn.Module, Any], Tensor]
 Named = dict[str, Tensor]
 Weights = dict[str, nn.Parameter]
 
-CHECKED = 4  # samples on which the fast per-sample gradients must equal the loop's
+CHECKED = 4  # samples of each batch on which the fast per-sample gradients must equal the loop's
 AT_ONCE = 2**20  # elements of per-sample gradients at a time: few enough to stay in the cache
 
 
@@ -31,11 +32,13 @@ def mean_gradients(
     loss: Loss,
     batches: Iterable,
     of: Callable[[Named], Tensor] | None = None,
+    samples: Samples | None = None,
 ) -> Named:
     """E[g]: each sample counts once whatever the batches' sizes. In float32 or wider.
 
     of: a scalar function of a batch's gradients; then its gradient is what is averaged.
     """
+    loss = _Watched(loss)
 
     def sums(batch) -> list[Tensor]:
         if of is None:
@@ -43,10 +46,15 @@ def mean_gradients(
         else:
             with sdpa_kernel(SDPBackend.MATH):  # fused attention can't be differentiated twice
                 first = _grad(loss(model, batch), weights, create_graph=True)
-                found = _grad(of(first), weights)
-        return [size(batch) * g.to(wide(g)) for g in found.values()]
+                second = of(first)  # of a loss without curvature it is a constant
+                found = (
+                    _grad(second, weights)
+                    if second.requires_grad
+                    else {n: torch.zeros_like(w) for n, w in weights.items()}
+                )
+        return [size(batch, samples) * g.to(wide(g)) for g in found.values()]
 
-    return _mean(model, weights, batches, sums)
+    return _mean(model, weights, batches, sums, loss, samples)
 
 
 def over_samples(
@@ -55,24 +63,35 @@ def over_samples(
     loss: Loss,
     batches: Iterable,
     transform: Callable[[Tensor], Tensor],
+    samples: Samples | None = None,
 ) -> Named:
     """E[transform(g_i)] for an elementwise transform with t(a·b) = t(a)·t(b): abs, square.
 
     For Linear, convolution and Embedding weights, one backward pass per batch gives the layers'
     inputs and the gradients of their outputs, and those each sample's gradient. That this
-    equals the loop over samples is checked on a few of the first batch; if not (another kind of
-    layer, a loss that is no mean over samples, dropout) the loop is what runs.
+    equals the loop over samples is checked in every batch, on samples drawn at random; where it
+    does not (another kind of layer, a loss that is no mean over samples, dropout) the loop is what
+    runs, over all of the batches.
     """
     if any(isinstance(m, _BatchNorm) and m.training for m in model.modules()):
         raise ValueError(
             "a sample has no gradient of its own while BatchNorm takes its statistics from the "
             "batch: call model.eval() first"
         )
+    loss = _Watched(loss)
+    batches = list(batches) if iter(batches) is batches else batches  # they may be needed again
+    generator = torch.Generator().manual_seed(0)
 
     def loop(batch) -> list[Tensor]:
         totals = [torch.zeros_like(w, dtype=wide(w)) for w in weights.values()]
-        for i in range(size(batch)):
-            sample = _slice(batch, slice(i, i + 1))
+        count = size(batch, samples)
+        if count != 1 and count != size(batch):
+            raise ValueError(
+                f"a batch of {count} samples can't be taken apart by its tensors, which have length "
+                f"{size(batch)}: pass batches of one sample"
+            )
+        for i in range(count):
+            sample = take(batch, torch.tensor([i])) if count > 1 else batch
             for total, g in zip(totals, _grad(loss(model, sample), weights).values(), strict=True):
                 total += transform(g.to(total.dtype))
         return totals
@@ -80,19 +99,39 @@ def over_samples(
     def fast(batch) -> list[Tensor] | None:
         return _sums(model, loss, batch, weights, transform)
 
-    same = None
-
-    def sums(batch) -> list[Tensor]:
-        nonlocal same
-        if size(batch) < 2:  # from one sample no loss shows how it joins many
+    def checked(batch) -> list[Tensor]:
+        if size(batch, samples) < 2:  # from one sample no loss shows how it joins many
             return loop(batch)
-        if same is None:
-            few = _slice(batch, slice(None, None, -(-size(batch) // CHECKED)))
-            quick, slow = fast(few), loop(few)
-            same = quick is not None and all(map(_close, quick, slow))
-        return (fast(batch) if same else None) or loop(batch)
+        order = torch.randperm(size(batch), generator=generator)
+        few = take(batch, order[:CHECKED])
+        quick = fast(few)
+        if quick is None or not all(map(_close, quick, loop(few))):
+            raise _NotApart
+        if not _is_mean(model, loss, batch, order):
+            raise _NotApart
+        return fast(batch)
 
-    return _mean(model, weights, batches, sums)
+    try:
+        return _mean(model, weights, batches, checked, loss, samples)
+    except _NotApart:
+        return _mean(model, weights, batches, loop, loss, samples)
+
+
+class _NotApart(Exception):
+    """The fast way does not give each sample's gradient."""
+
+
+def _is_mean(model: nn.Module, loss: Loss, batch, order: Tensor) -> bool:
+    """Whether the loss of a batch is the mean of those of two random halves, by their sizes.
+
+    A mean over tokens with padding, or over weighted classes, is none: samples weigh unequally.
+    """
+    halves = order.tensor_split(2)
+    with torch.no_grad():
+        whole, *parts = (loss(model, b) for b in (batch, *(take(batch, half) for half in halves)))
+        mean = sum(len(half) * part.double() for half, part in zip(halves, parts, strict=True))
+        tolerance = torch.finfo(whole.dtype).eps ** 0.5
+        return torch.allclose(mean / len(order), whole.double(), rtol=tolerance, atol=1e-12)
 
 
 def each_input(
@@ -136,6 +175,16 @@ def each_input(
         )
 
 
+def plain_linear(model: nn.Module, names: Iterable[str]) -> list[str]:
+    """Those of the names that are weights of `nn.Linear` itself alone: no other kind of layer, nor
+    a subclass, has them too. Raises ValueError if there is none."""
+    weights = dict(model.named_parameters(remove_duplicate=False))
+    found = [n for n in names if {type(m) for m in _owners(model, weights[n])} == {nn.Linear}]
+    if not found:
+        raise ValueError(f"{type(model).__name__} has no Linear layer with a weight of its own")
+    return found
+
+
 def second_moments(model: nn.Module, weight: Weights, loss: Loss, batches: Iterable) -> Tensor:
     """Σ x xᵀ over all inputs x of one Linear layer, (in, in), float64."""
     sums = []
@@ -148,16 +197,21 @@ def second_moments(model: nn.Module, weight: Weights, loss: Loss, batches: Itera
     return sums[0]
 
 
-def size(batch) -> int:
-    """Number of samples in a batch: the length of its first tensor."""
-    while not isinstance(batch, Tensor):
-        batch = next(iter(batch.values() if isinstance(batch, Mapping) else batch))
-    return len(batch)
-
-
 def wide(tensor: Tensor) -> torch.dtype:
     """Half precision would stop counting at a few hundred samples and square 1e-4 to zero."""
     return torch.promote_types(tensor.dtype, torch.float32)
+
+
+class _Watched:
+    """A loss that remembers whether any of its values had a gradient."""
+
+    def __init__(self, loss: Loss):
+        self.loss, self.differentiable = loss, False
+
+    def __call__(self, model: nn.Module, batch) -> Tensor:
+        value = self.loss(model, batch)
+        self.differentiable |= value.requires_grad
+        return value
 
 
 def _mean(
@@ -165,24 +219,29 @@ def _mean(
     weights: Weights,
     batches: Iterable,
     sums: Callable[[Any], Iterable[Tensor]],
+    loss: _Watched,
+    samples: Samples | None,
 ) -> Named:
     """The sums over all batches divided by the number of samples."""
-    totals = {
-        name: torch.zeros_like(weight, dtype=wide(weight)) for name, weight in weights.items()
-    }
-    count = 0
-    with untouched(model), torch.enable_grad():
+    with torch.inference_mode(False), untouched(model), torch.enable_grad():
+        totals = {n: torch.zeros_like(w, dtype=wide(w)) for n, w in weights.items()}
+        count = 0
         for weight in weights.values():
             weight.requires_grad_(True)  # frozen layers have scores too
-        for batch in batches:
-            count += size(batch)
+        for batch in map(normal, batches):
+            count += size(batch, samples)
             for total, value in zip(totals.values(), sums(batch), strict=True):
                 total += value.detach()
-    if count == 0:
-        raise ValueError(
-            "batches is empty: pass at least one batch (an iterator gives its batches only once)"
-        )
-    return {name: total / count for name, total in totals.items()}
+        if count == 0:
+            raise ValueError(
+                "batches is empty: pass at least one batch (an iterator gives its batches only once)"
+            )
+        if not loss.differentiable:
+            raise ValueError(
+                "the loss has no gradient: it was computed under no_grad, was detached, or does not "
+                "depend on the model"
+            )
+        return {name: total / count for name, total in totals.items()}
 
 
 def _grad(value: Tensor, weights: Weights, create_graph: bool = False) -> Named:
@@ -306,14 +365,3 @@ def _owners(model: nn.Module, weight: nn.Parameter) -> list[nn.Module]:
 def _close(one: Tensor, other: Tensor) -> bool:
     scale = float(other.abs().max())
     return torch.allclose(one, other, rtol=1e-3, atol=1e-5 * scale)
-
-
-def _slice(batch, part: slice):
-    if isinstance(batch, Tensor):
-        return batch[part]
-    if isinstance(batch, Mapping):
-        taken = copy.copy(batch)  # of the same type
-        taken.update({key: _slice(value, part) for key, value in batch.items()})
-        return taken
-    values = [_slice(value, part) for value in batch]
-    return type(batch)(*values) if hasattr(batch, "_fields") else type(batch)(values)

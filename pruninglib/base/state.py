@@ -28,7 +28,7 @@ class State:
         for buffers, name, buffer in self.places:
             buffers[name] = buffer
         for tensor, value in self.values:
-            tensor.detach().copy_(value)
+            tensor.data.copy_(value)  # unseen by autograd: a graph that needs it may be waiting
         for parameter, flag in self.needed:
             parameter.requires_grad_(flag)
         for module, mode in self.modes:
@@ -48,10 +48,23 @@ def untouched(model: nn.Module):
         state.restore()
 
 
-def check_trained(optimizer: torch.optim.Optimizer, weights: Iterable[nn.Parameter]) -> None:
-    """Raise ValueError if the optimizer trains none of the weights."""
-    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+def trainer(optimizer, weights: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimizer itself, out of a wrapper such as accelerate's.
+
+    Raises ValueError if it is none, or trains none of the weights.
+    """
+    inner = optimizer
+    # a wrapper may be a subclass of Optimizer in name only, without the hooks of one
+    while "_optimizer_step_post_hooks" not in vars(inner) and hasattr(inner, "optimizer"):
+        inner = inner.optimizer
+    if not isinstance(inner, torch.optim.Optimizer):
+        raise ValueError(
+            f"the optimizer is a {type(optimizer).__name__}, but must be a torch.optim.Optimizer, or "
+            "hold one as its .optimizer"
+        )
+    trained = {id(p) for group in inner.param_groups for p in group["params"]}
     if not any(id(weight) in trained for weight in weights):
         raise ValueError(
             "the optimizer trains none of the weights to prune: was it made for another model?"
         )
+    return inner

@@ -24,6 +24,7 @@ def rows() -> Iterator[tuple[str, str, str, str]]:
         "kernel": _kernel,
         "lessons": _lessons,
         "cores": _cores,
+        "speed": _speed,
         "device": _device,
         "disk": _disk,
         "data": _data,
@@ -84,6 +85,17 @@ def _cores() -> Finding:
     if threads > cores:
         return "warn", found, f"set OMP_NUM_THREADS={cores}: more threads than cores run slower"
     return "ok", found, ""
+
+
+def _speed() -> Finding:
+    from pruninglib.course import machine
+
+    seconds = machine.unit()
+    factor = seconds / machine.REFERENCE
+    found = (
+        f"factor {factor:.2g}: a training of the digits network on one thread takes {seconds:.2f} s"
+    )
+    return "ok", f"{found}, {machine.REFERENCE} s on the reference machine", ""
 
 
 def _device() -> Finding:

@@ -3,7 +3,7 @@
 import ast
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,40 @@ def run(
         f"{count - len(failed)} of {count} lessons ok in {report['total_seconds']:.0f} s: "
         f"{out / 'index.html'}"
     )
+    for line in _what_failed(failed):
+        click.echo(line)
     sys.exit(1 if failed else 0)
+
+
+def _what_failed(failed: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Which claims broke, by how much, and what that means; lessons that stopped, and why."""
+    broken = [
+        (lesson, claim) for lesson in failed for claim in lesson["claims"] if not claim["held"]
+    ]
+    for lesson, claim in broken:
+        yield f"{Path(lesson['path']).stem}: “{claim['text']}” broke: {_by_how_much(claim)}."
+    for lesson in failed:
+        if not lesson["error"].startswith("The claim"):
+            yield f"{Path(lesson['path']).stem} failed: {lesson['error']}"
+    if broken:
+        yield (
+            "If you are learning: on another processor or with other parameters the networks come "
+            "out a little different, so look at the interval around the value in the lesson. A "
+            "value far beyond its bound, or an exact claim that broke, is worth reporting."
+        )
+    if failed:
+        yield "If this is a build server: the run has failed, with exit status 1."
+
+
+def _by_how_much(claim: Mapping[str, Any]) -> str:
+    side = next((side for side in ("above", "below") if claim[side] is not None), None)
+    if side is None:
+        return "it is exact, so no machine should break it"
+    if claim["value"] is None:
+        return f"its value is not a number, and should be {side} {claim[side]:g}"
+    ends = "" if claim["low"] is None else f" ({claim['low']:.3g} to {claim['high']:.3g})"
+    missed = f"{abs(claim['value'] - claim[side]):.2g}"
+    return f"{claim['value']:.3g}{ends} is not {side} {claim[side]:g}, it misses by {missed}"
 
 
 @main.command()

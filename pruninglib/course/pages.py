@@ -130,15 +130,20 @@ def write_lesson(notebook: Path, title: str) -> Path:
 
 def index(
     rows: Sequence[tuple["Lesson", dict | None]],
-    total_seconds: float,
+    report: Mapping[str, Any],
     parameters: Mapping[str, Any],
 ) -> str:
-    """The map of the course: one row a lesson, with the result it has or without."""
+    """The map of the course: one row a lesson, with the result it has or without.
+
+    report: what results.json holds.
+    """
     results = [result for _, result in rows if result]
     claims = [claim["held"] for result in results for claim in result["claims"]]
     summary = (
         f"{sum(result['status'] == 'ok' for result in results)} of {len(rows)} lessons ok, "
-        f"{sum(claims)} of {len(claims)} claims held, {_duration(total_seconds)} in all."
+        f"{sum(claims)} of {len(claims)} claims held, "
+        f"{_duration(report['total_seconds'])} in all, on a machine that takes "
+        f"{report['factor']:.2g} times the seconds that lessons state."
     )
     if parameters:
         given = ", ".join(f"{name} = {value!r}" for name, value in parameters.items())
@@ -157,6 +162,9 @@ def _row(lesson: "Lesson", result: dict | None) -> str:
     else:
         title = f'<a href="{escape(lesson.path.stem)}.html">{title}</a>'
         seconds, verdict = _duration(result["seconds"]), _verdict(result)
+        if result["expected_seconds"] is not None:
+            expected = _duration(result["expected_seconds"])
+            seconds += f'<br><span class="none">expected {expected}</span>'
     return (
         f"<tr><td>{title}</td><td>{escape(lesson.question)}</td>"
         f'<td class="number">{seconds}</td><td>{verdict}</td></tr>'

@@ -35,7 +35,7 @@ from papermill.engines import NBClientEngine, papermill_engines
 from papermill.execute import remove_error_markers
 from tqdm import tqdm
 
-from pruninglib.course import ROOT, pages
+from pruninglib.course import ROOT, machine, pages
 from pruninglib.course.lesson import CLAIM, RECORD, ClaimBroken
 
 NUMBERS = ("value", "low", "high", "above", "below")  # of a claim; None for what it does not have
@@ -384,18 +384,20 @@ def run(
             "Two of the lessons have the same file name: run them one after the other."
         )
     out = _folder(Path(out or ROOT / "build" / "course").resolve())
+    factor = round(machine.factor(), 2)
+    expected = {lesson.path: _expected(lesson, parameters, factor) for lesson in lessons}
     done: dict[Path, dict] = {}
     if resume:
         for lesson in lessons:
             earlier = _earlier_result(lesson, out, _own(parameters, lesson))
             if earlier:
-                done[lesson.path] = earlier
+                done[lesson.path] = earlier | {"expected_seconds": expected[lesson.path]}
     rest = [lesson for lesson in lessons if lesson.path not in done]
     cores = joblib.cpu_count()
     jobs = max(1, min(jobs or cores, len(rest)))
     threads = max(1, cores // jobs)
     kernels = Kernels()
-    progress = _Progress(lessons, rest, jobs)
+    progress = _Progress(lessons, rest, jobs, factor)
 
     def work(lesson: Lesson) -> dict:
         with progress.showing(lesson) as bar:
@@ -409,17 +411,18 @@ def run(
                     f"Its page could not be made: {type(error).__name__}: {_first_line(error)}"
                 )
                 result |= {"status": "failed", "error": result["error"] or problem}
-            return result
+            return result | {"expected_seconds": expected[lesson.path]}
 
     def write() -> dict:
         report = {
             "total_seconds": round(time.perf_counter() - progress.began, 2),
+            "factor": factor,
             "lessons": [done[lesson.path] for lesson in lessons if lesson.path in done],
         }
         text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
         _write(out / "results.json", text + "\n")
         rows = [(lesson, done.get(lesson.path)) for lesson in lessons]
-        _write(out / "index.html", pages.index(rows, report["total_seconds"], parameters))
+        _write(out / "index.html", pages.index(rows, report, parameters))
         return report
 
     pool = ThreadPoolExecutor(jobs)
@@ -445,6 +448,13 @@ def _own(parameters: Mapping[str, Any], lesson: Lesson) -> dict[str, Any]:
     return {name: value for name, value in parameters.items() if name in lesson.parameters}
 
 
+def _expected(lesson: Lesson, parameters: Mapping[str, Any], factor: float) -> float | None:
+    """What the lesson states, on a machine of this factor; None with other parameters than its own."""
+    if lesson.seconds is None or _own(parameters, lesson):
+        return None
+    return round(lesson.seconds * factor, 1)
+
+
 def _earlier_result(lesson: Lesson, out: Path, parameters: dict) -> dict | None:
     """The result of an earlier run that was ok, of the same lesson, library and parameters."""
     try:
@@ -463,12 +473,14 @@ def _earlier_result(lesson: Lesson, out: Path, parameters: dict) -> dict | None:
 class _Progress:
     """On a terminal one line for each running lesson and a total; elsewhere plain lines."""
 
-    def __init__(self, lessons: Sequence[Lesson], rest: Sequence[Lesson], jobs: int) -> None:
+    def __init__(
+        self, lessons: Sequence[Lesson], rest: Sequence[Lesson], jobs: int, factor: float
+    ) -> None:
         self.began = time.perf_counter()
         self.jobs = jobs
         self.total = len(lessons)
         self.width = max((len(lesson.label) for lesson in lessons), default=0)
-        self.expected = {lesson.path: float(lesson.seconds or 30) for lesson in rest}
+        self.expected = {lesson.path: (lesson.seconds or 30) * factor for lesson in rest}
         self.started: dict[Path, float] = {}
         self.declared = self.measured = 0.0
         self.slots: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -477,6 +489,12 @@ class _Progress:
         self.bar = None
         if len(rest) < self.total:
             print(f"{self.total - len(rest)} of {self.total} lessons are kept from an earlier run.")
+        if rest:
+            print(
+                f"This machine takes {factor:.2g} times the seconds that lessons state"
+                f"{self.remaining()}.",
+                flush=True,
+            )
         if sys.stdout.isatty():
             self.bar = tqdm(
                 total=self.total,
@@ -523,7 +541,7 @@ class _Progress:
             print(f"{line}  [{count}/{self.total}{self.remaining()}]", flush=True)
 
     def remaining(self) -> str:
-        """From the seconds that the lessons state and how the finished ones kept to theirs."""
+        """From the seconds that are expected and how the finished lessons kept to theirs."""
         pace = self.measured / self.declared if self.declared else 1.0
         now = time.perf_counter()
         left = [

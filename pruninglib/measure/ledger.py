@@ -18,11 +18,12 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..base.running import call
 from ..base.state import untouched
 
 
 def ledger(model: nn.Module, example, *, repeats: int = 30) -> dict[str, float]:
-    """The cost of a model on one batch of inputs, `example`, as `model(example)`.
+    """The cost of a model on `example`: a batch of inputs, a tuple or a mapping of them.
 
     - parameters, nonzeros: counts, tied weights once;
     - bytes_dense: all parameters and buffers as they lie in memory;
@@ -44,7 +45,7 @@ def ledger(model: nn.Module, example, *, repeats: int = 30) -> dict[str, float]:
     standing = sum(_dense_bytes(t) for t in tensors)
     with untouched(model), torch.no_grad():
         model.eval()
-        times = latencies(lambda: model(example), repeats)
+        times = latencies(lambda: call(model, example), repeats)
         low, median, high = statistics.quantiles(times, n=4)
         return {
             "parameters": sum(p.numel() for p in parameters),
@@ -56,12 +57,12 @@ def ledger(model: nn.Module, example, *, repeats: int = 30) -> dict[str, float]:
             "latency_ms": median * 1e3,
             "latency_low_ms": low * 1e3,
             "latency_high_ms": high * 1e3,
-            "peak_bytes": standing + peak_allocation(lambda: model(example)),
+            "peak_bytes": standing + peak_allocation(lambda: call(model, example)),
         }
 
 
 def macs(model: nn.Module, example) -> int:
-    """Multiply-accumulates of `model(example)`: matrix products, convolutions, attention.
+    """Multiply-accumulates of one forward pass on `example`: matrix products, convolutions, attention.
 
     Half of what torch's flop counter counts. Additions of biases, norms and activations are left
     out. Counted in evaluation mode; the model and random state are left as found.
@@ -72,7 +73,7 @@ def macs(model: nn.Module, example) -> int:
     try:
         with untouched(model), FlopCounterMode(display=False) as counter, torch.no_grad():
             model.eval()
-            model(example)
+            call(model, example)
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
     return counter.get_total_flops() // 2

@@ -5,6 +5,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterable
+from inspect import signature
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from torchmetrics.classification import (
 )
 from tqdm import tqdm
 
+from ..base.running import call, inputs_of, size
 from ..prune.criteria import Loss
 from ..prune.masks import keep
 from ..prune.select import Masks
@@ -64,14 +66,14 @@ def fit(
 ) -> list[dict]:
     """Train in place; the model comes back in evaluation mode.
 
-    loss(model, batch) -> mean loss, a scalar. Default optimizer: Adam.
+    loss(model, batch) -> mean loss, a scalar. Default optimizer: Adam. One that searches (LBFGS) is
+    given a closure. Of a model in training mode the modules that are not (a frozen BatchNorm) stay so.
     masks: kept through every step (fine-tuning of a pruned model).
     after_epoch(epoch): called after each epoch, counted from 1, the model in evaluation mode.
 
     Returns a row per epoch: epoch, loss (mean over its batches, in training mode), seconds.
     Raises ValueError if an epoch has no batches, FloatingPointError if the loss is NaN or infinite.
     """
-    model.eval()  # also after no epoch at all
     optimizer = optimizer or torch.optim.Adam(model.parameters())
     with keep(model, masks, optimizer) if masks is not None else contextlib.nullcontext():
         return _epochs(model, loss, batches, epochs, optimizer, after_epoch, progress)
@@ -79,15 +81,29 @@ def fit(
 
 def _epochs(model, loss, batches, epochs, optimizer, after_epoch, progress) -> list[dict]:
     rows = []
+    frozen = [m for m in model.modules() if model.training and not m.training]
+    closed = signature(optimizer.step).parameters.get("closure")
+    searches = closed is not None and closed.default is closed.empty
+    model.eval()  # also after no epoch at all
     for epoch in tqdm(range(1, epochs + 1), desc="fit", unit="epoch", disable=not progress):
         start, total, count = time.perf_counter(), 0.0, 0
         model.train()
+        for module in frozen:
+            module.eval()
         for batch in batches:
-            optimizer.zero_grad()
-            value = loss(model, batch)
-            value.backward()
-            optimizer.step()
-            total += value.item()
+
+            def closure(batch=batch):
+                optimizer.zero_grad()
+                value = loss(model, batch)
+                value.backward()
+                return value
+
+            if searches:
+                value = optimizer.step(closure)
+            else:
+                value = closure()
+                optimizer.step()
+            total += float(value.detach())
             count += 1
         model.eval()
         if count == 0:
@@ -109,7 +125,7 @@ def recalibrate(model: nn.Module, batches: Iterable) -> None:
     """BatchNorm's running statistics anew, in place: their plain average over the batches.
 
     The old ones do not fit what a norm sees after pruning ("EagleEye": Li et al., ECCV 2020).
-    batches: inputs, or tuples that begin with them. Nothing else is changed. Raises ValueError if
+    batches: inputs (a tensor or a mapping), or tuples that begin with them. Nothing else is changed. Raises ValueError if
     there are no batches, or no BatchNorm that keeps statistics.
     """
     twin = copy.deepcopy(model).eval()  # so that dropout draws nothing
@@ -122,7 +138,7 @@ def recalibrate(model: nn.Module, batches: Iterable) -> None:
         norm.momentum = None  # all batches count alike
     with torch.no_grad():
         for batch in batches:
-            twin(batch if isinstance(batch, Tensor) else batch[0])
+            call(twin, inputs_of(batch))
     if not any(norm.num_batches_tracked for _, norm in norms):
         raise ValueError("batches is empty: there is nothing to take statistics of")
     for old, new in norms:
@@ -159,9 +175,9 @@ def evaluate(
     total, count = 0.0, 0
     with _evaluating(model):
         for inputs, targets in tqdm(batches, desc="evaluate", disable=not progress):
-            outputs = model(inputs)
-            total += float(loss(outputs, targets)) * len(inputs)
-            count += len(inputs)
+            outputs = call(model, inputs)
+            total += float(loss(outputs, targets)) * size(inputs)
+            count += size(inputs)
             metrics.update(outputs, targets)
     if count == 0:
         raise ValueError("batches is empty: there is nothing to evaluate on")

@@ -7,7 +7,8 @@ that parameter's shape. To add one, write such a function here; nothing else has
     E    the mean over the samples       g_i  the gradient of sample i's loss alone
 
 `loss(model, batch)` returns the mean loss over the batch, a scalar. `batches` is an iterable
-of batches: tensors, or tuples, lists or mappings of tensors, with samples along dimension 0.
+of batches: tensors, or tuples, lists or mappings of tensors and whatever else the loss needs, with
+samples along dimension 0. `samples(batch)` gives their number where the tensors don't agree on it.
 Gradients are taken in the mode (train or eval) in which the model is handed over. The model,
 its buffers and gradients and the random state are left as they were.
 """
@@ -19,8 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ..base.gradients import Loss, each_input, mean_gradients, over_samples, wide
-from ..base.state import check_trained, untouched
+from ..base.gradients import Loss, each_input, mean_gradients, over_samples, plain_linear, wide
+from ..base.running import Samples, call, changed, normal, tensors_in
+from ..base.state import trainer, untouched
 from .weights import prunable, weights_of
 
 Scores = dict[str, Tensor]
@@ -46,18 +48,29 @@ def random(model: nn.Module, names: Names = None, seed: int = 0) -> Scores:
     }
 
 
-def gradient(model: nn.Module, loss: Loss, batches: Iterable, names: Names = None) -> Scores:
+def gradient(
+    model: nn.Module,
+    loss: Loss,
+    batches: Iterable,
+    names: Names = None,
+    samples: Samples | None = None,
+) -> Scores:
     """|E[g]|: how fast the loss changes with a weight.
 
     The score by which RigL grows weights that are zero (Evci et al., ICML 2020). With a grain
     of several weights and L2 pooling it is the norm of the unit's gradient.
     """
-    found = mean_gradients(model, weights_of(model, names), loss, batches)
+    found = mean_gradients(model, weights_of(model, names), loss, batches, samples=samples)
     return {name: g.abs() for name, g in found.items()}
 
 
 def taylor(
-    model: nn.Module, loss: Loss, batches: Iterable, names: Names = None, reading: str = "mean"
+    model: nn.Module,
+    loss: Loss,
+    batches: Iterable,
+    names: Names = None,
+    reading: str = "mean",
+    samples: Samples | None = None,
 ) -> Scores:
     """First-order change of the loss when a weight is removed: zeroing w changes it by -g·w.
 
@@ -68,46 +81,65 @@ def taylor(
     - "abs": E|g_i·w|, samples no longer cancel (Molchanov et al., ICLR 2017, per activation);
     - "square": E[(g_i·w)²] (Molchanov et al., CVPR 2019).
     """
-    if reading == "mean":  # the mean over samples needs no more than the mean over batches
-        gradients = mean_gradients(model, weights_of(model, names), loss, batches)
-    elif reading == "abs":
-        gradients = over_samples(model, weights_of(model, names), loss, batches, torch.abs)
-    elif reading == "square":
-        gradients = over_samples(model, weights_of(model, names), loss, batches, torch.square)
+    readings = {"mean": None, "abs": torch.abs, "square": torch.square}
+    if reading not in readings:
+        raise ValueError(f"reading is {reading!r}, but must be one of {', '.join(readings)}")
+    weights, each = weights_of(model, names), readings[reading]
+    if each is None:  # the mean over samples needs no more than the mean over batches
+        gradients = mean_gradients(model, weights, loss, batches, samples=samples)
     else:
-        raise ValueError(f"reading is {reading!r}, but must be one of mean, abs, square")
+        gradients = over_samples(model, weights, loss, batches, each, samples)
     return _times_weights(model, gradients, power=2 if reading == "square" else 1)
 
 
-def snip(model: nn.Module, loss: Loss, batches: Iterable, names: Names = None) -> Scores:
+def snip(
+    model: nn.Module,
+    loss: Loss,
+    batches: Iterable,
+    names: Names = None,
+    samples: Samples | None = None,
+) -> Scores:
     """|∂L/∂m| at m = 1 for a mask m on every weight, as a share of the sum over all of them.
 
     The derivative is g·w, so this is `taylor`'s first reading, meant for an untrained network
     (Lee et al., ICLR 2019). Absolute values are taken after summing over the batches. Scores
     lie in [0, 1] and add up to 1; dividing by the sum never changes the ranking.
     """
-    scores = taylor(model, loss, batches, names, reading="mean")
+    scores = taylor(model, loss, batches, names, samples=samples)
     total = sum(float(score.double().sum()) for score in scores.values())
     if total == 0:
         raise ValueError("every gradient is zero: the loss does not depend on these weights")
     return {name: score / total for name, score in scores.items()}
 
 
-def grasp(model: nn.Module, loss: Loss, batches: Iterable, names: Names = None) -> Scores:
+def grasp(
+    model: nn.Module,
+    loss: Loss,
+    batches: Iterable,
+    names: Names = None,
+    samples: Samples | None = None,
+) -> Scores:
     """2·w·(H·E[g]): by how much ‖E[g]‖² falls, to first order, when w is removed.
 
     H is the Hessian of the mean loss. What carries the gradient is kept, so that an untrained
     network can still learn after pruning (Wang et al., ICLR 2020, who write -w·(H·g) and remove
-    the highest). Scores have both signs. Goes through the batches twice.
+    the highest). Scores have both signs. Goes through the batches twice. The authors divide the logits
+    by 200 before both gradients, which changes the ranking: for that, pass a loss that does.
     """
     weights, batches = weights_of(model, names), list(batches)
-    flow = mean_gradients(model, weights, loss, batches)
+    flow = mean_gradients(model, weights, loss, batches, samples=samples)
 
     def gradient_flow(gradients: dict[str, Tensor]) -> Tensor:
         return 2 * sum((g * flow[n].to(g.dtype)).sum() for n, g in gradients.items())
 
     # H·E[g] is the gradient of the product of g, which varies, with E[g], which does not
-    products = mean_gradients(model, weights, loss, batches, of=gradient_flow)
+    try:
+        products = mean_gradients(model, weights, loss, batches, of=gradient_flow, samples=samples)
+    except NotImplementedError as error:
+        bags = [n for n, m in model.named_modules() if isinstance(m, nn.EmbeddingBag)]
+        raise ValueError(
+            f"a layer has no second derivative ({', '.join(bags) or error}): take another criterion"
+        ) from error
     return {n: p * weights[n].detach().to(p.dtype) for n, p in products.items()}
 
 
@@ -119,24 +151,41 @@ def synflow(model: nn.Module, example, names: Names = None) -> Scores:
     2020). For untrained networks, in evaluation mode; all parameters and buffers are taken as
     absolute values, in float64, for R grows with depth.
 
-    example: one input, a tensor; integers (tokens) are used as they are. Scores are float64.
+    example: what the model is called with; integers (tokens) are used as they are. Of several outputs
+    all are summed. Scores are float64.
     """
+
+    def one(t: Tensor) -> Tensor:
+        return torch.ones_like(t, dtype=torch.float64) if t.is_floating_point() else t
+
     weights = weights_of(model, names)
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    absolute = {
-        n: t.detach().double().abs() if t.is_floating_point() else t for n, t in tensors.items()
-    }
-    at = {id(t): absolute[n] for n, t in tensors.items()}  # a tied weight has one name here
-    leaves = [at[id(weight)].requires_grad_(True) for weight in weights.values()]
-    ones = torch.ones_like(example, dtype=torch.float64) if example.is_floating_point() else example
-    with untouched(model), torch.enable_grad():
+    with torch.inference_mode(False), untouched(model), torch.enable_grad():
+        absolute = {
+            n: t.detach().double().abs() if t.is_floating_point() else t for n, t in tensors.items()
+        }
+        at = {id(t): absolute[n] for n, t in tensors.items()}  # a tied weight has one name here
+        leaves = [at[id(weight)].requires_grad_(True) for weight in weights.values()]
+
+        def run(*args, **kwargs):
+            return functional_call(model, absolute, args, kwargs)
+
         model.eval()
-        total = functional_call(model, absolute, (ones,)).sum()
+        outputs = tensors_in(call(run, changed(one, normal(example))))
+        total = sum(t.sum() for t in outputs if t.is_floating_point())
         gradients = torch.autograd.grad(total, leaves, materialize_grads=True)
-    return {n: (g * w.detach()).abs() for n, g, w in zip(weights, gradients, leaves, strict=True)}
+        return {
+            n: (g * w.detach()).abs() for n, g, w in zip(weights, gradients, leaves, strict=True)
+        }
 
 
-def fisher(model: nn.Module, loss: Loss, batches: Iterable, names: Names = None) -> Scores:
+def fisher(
+    model: nn.Module,
+    loss: Loss,
+    batches: Iterable,
+    names: Names = None,
+    samples: Samples | None = None,
+) -> Scores:
     """½·E[g_i²]·w²: the loss that removing w costs, to second order, at a minimum.
 
     Optimal Brain Damage (LeCun et al., NeurIPS 1989) with the diagonal of the Hessian replaced
@@ -144,7 +193,8 @@ def fisher(model: nn.Module, loss: Loss, batches: Iterable, names: Names = None)
     of each. Squaring a batch's mean gradient is another thing, smaller by orders of magnitude.
     In units of the loss.
     """
-    information = over_samples(model, weights_of(model, names), loss, batches, torch.square)
+    weights = weights_of(model, names)
+    information = over_samples(model, weights, loss, batches, torch.square, samples)
     return {n: score / 2 for n, score in _times_weights(model, information, power=2).items()}
 
 
@@ -153,9 +203,9 @@ def wanda(model: nn.Module, loss: Loss, batches: Iterable, names: Names = None) 
 
     Meant to be compared within an output row: `select(..., grain=pruninglib.in_rows)` (Sun et
     al., "A simple and effective pruning approach for large language models", ICLR 2024). Default
-    names: the weights of all Linear layers. The loss runs the model; its value is not used.
+    names: the weights of plain Linear layers, and of nothing else. The loss runs the model; its value is not used.
     """
-    names = prunable(model, types=(nn.Linear,)) if names is None else names
+    names = plain_linear(model, prunable(model, types=(nn.Linear,))) if names is None else names
     squares = dict.fromkeys(names, 0.0)
 
     def add(name: str, x: Tensor) -> None:
@@ -174,21 +224,34 @@ def movement(
         with movement(model, optimizer) as scores:
             ...  # fine-tune
 
-    The scores grow in place and are whole when the block ends (Sanh et al., NeurIPS 2020, where
+    A closure counts each time that the optimizer calls it. The scores grow in place and are whole
+    when the block ends (Sanh et al., NeurIPS 2020, where
     weights are pruned meanwhile; for that, select from the scores so far). They have both signs.
     Raises ValueError if the optimizer trains none of the weights.
     """
     weights = weights_of(model, names)
-    check_trained(optimizer, weights.values())
+    optimizer = trainer(optimizer, weights.values())
     scores = {n: torch.zeros_like(w, dtype=wide(w)).detach() for n, w in weights.items()}
 
-    def add(*_):
+    def add() -> None:
         trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
         for name, weight in weights.items():
             if id(weight) in trained and weight.grad is not None:  # others may hold an old one
                 scores[name] -= weight.grad.to(scores[name].dtype) * weight.detach()
 
-    hook = optimizer.register_step_pre_hook(add)
+    def before(_, args: tuple, kwargs: dict):
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if closure is None:
+            return add()
+
+        def counted():  # inside it the gradients become ready
+            value = closure()
+            add()
+            return value
+
+        return (args[0], counted, *args[2:]), {k: v for k, v in kwargs.items() if k != "closure"}
+
+    hook = optimizer.register_step_pre_hook(before)
     try:
         yield scores
     finally:

@@ -10,11 +10,14 @@ import os
 
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from ..base.files import read_tensors, write_tensors
-from ..base.state import check_trained
+from ..base.state import trainer
 from .select import Masks
 from .weights import weights_of
+
+_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
 
 
 def apply(model: nn.Module, masks: Masks) -> None:
@@ -23,7 +26,7 @@ def apply(model: nn.Module, masks: Masks) -> None:
     Raises ValueError, before anything is changed, if the masks don't fit the model.
     """
     with torch.no_grad():
-        for weight, mask in _pairs(model, masks):
+        for weight, mask in paired(model, masks):
             weight.masked_fill_(~mask.to(weight.device), 0)  # a product would keep NaN and -0.0
 
 
@@ -33,40 +36,63 @@ def keep(model: nn.Module, masks: Masks, optimizer: torch.optim.Optimizer):
 
     Gradients are masked as soon as they are there, so that clipping sees only what counts.
     That alone would not do: momentum, Adam's averages and weight decay go on moving a weight
-    whose gradient is zero. So the weights are masked again after each step of `optimizer`.
+    whose gradient is zero. So the weights are masked again after each step of `optimizer`, and of
+    any other that trains them, and after `optimizer.train()` and `.eval()`, with which
+    schedule-free optimizers put other weights in their place.
 
     Raises ValueError, before anything is changed, if the masks don't fit the model, or if the
     optimizer trains none of the masked weights.
     """
-    pairs = _pairs(model, masks)
-    check_trained(optimizer, [weight for weight, _ in pairs])
-    # Cast once: a product with a float mask takes a tenth of the time of masked_fill_.
-    pairs = [(weight, mask.to(weight)) for weight, mask in pairs]
+    pairs = paired(model, masks)
+    optimizer = trainer(optimizer, [weight for weight, _ in pairs])
+    pairs = [(weight, _bits(mask, weight)) for weight, mask in pairs]
 
     def mask_weights(*_):
-        with torch.no_grad():
-            for weight, mask in pairs:
-                weight.mul_(mask)
+        for weight, bits in pairs:
+            _clear(weight.detach(), bits)
 
-    def mask_gradient(mask):
-        def hook(weight):
-            weight.grad.mul_(mask)
+    def mask_gradient(bits):
+        return lambda weight: _clear(weight.grad, bits)
 
-        return hook
+    def then_masked(switch):
+        def switched(*args, **kwargs):
+            switch(*args, **kwargs)
+            mask_weights()
+
+        return switched
 
     apply(model, masks)
-    hooks = [optimizer.register_step_post_hook(mask_weights)]
+    hooks = [register_optimizer_step_post_hook(mask_weights)]
     hooks += [
-        weight.register_post_accumulate_grad_hook(mask_gradient(mask))
-        for weight, mask in pairs
+        weight.register_post_accumulate_grad_hook(mask_gradient(bits))
+        for weight, bits in pairs
         if weight.requires_grad
     ]
+    switches = [name for name in ("train", "eval") if hasattr(optimizer, name)]
+    for name in switches:
+        setattr(optimizer, name, then_masked(getattr(optimizer, name)))
     try:
         yield model
     finally:
         for hook in hooks:
             hook.remove()
-        apply(model, masks)  # also turns the -0.0 that a product leaves into 0.0
+        for name in switches:
+            delattr(optimizer, name)  # the method of its class again
+        apply(model, masks)
+
+
+def _bits(mask: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """All bits of a number of the weight's type where the mask is True, none elsewhere."""
+    return -mask.to(weight.device, _INTEGERS[weight.element_size()])
+
+
+def _clear(tensor: torch.Tensor, bits: torch.Tensor) -> None:
+    """Zero what has no bits: ten times as fast as masked_fill_, and unlike a product NaN too."""
+    with torch.no_grad():
+        if tensor.layout is torch.strided:
+            tensor.view(bits.dtype).bitwise_and_(bits)
+        else:  # a sparse gradient
+            tensor.mul_(bits != 0)
 
 
 def masks_of(model: nn.Module, names: list[str] | None = None) -> Masks:
@@ -89,7 +115,8 @@ def load_masks(path: str | os.PathLike) -> Masks:
     return masks
 
 
-def _pairs(model: nn.Module, masks: Masks) -> list[tuple[nn.Parameter, torch.Tensor]]:
+def paired(model: nn.Module, masks: Masks) -> list[tuple[nn.Parameter, torch.Tensor]]:
+    """Each masked parameter with its mask. Raises ValueError if the masks don't fit the model."""
     if not masks:
         raise ValueError("masks is empty: there is nothing to prune")
     weights = weights_of(model, list(masks))

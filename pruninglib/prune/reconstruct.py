@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..base.exact import keep_highest
-from ..base.gradients import Loss, each_input, second_moments
+from ..base.gradients import Loss, each_input, plain_linear, second_moments
 from .grains import Grain, element
 from .select import Masks, select
 from .weights import prunable, weights_of
@@ -35,7 +35,7 @@ def reconstruct(
 
     grain: `element`, where the masks of `block` columns are chosen together, `n_of_m` or
         `in_rows`. damping: added to the diagonal of the inputs' second moments, as a fraction
-        of its mean. names: default, the weights of all Linear layers. The loss runs the model.
+        of its mean. names: default, the weights of plain Linear layers. The loss runs the model.
     Returns the masks; the weights that were pruned are zero. Needs memory and time for a square
     float64 matrix as wide as the layer. Raises ValueError, with the model as it was, for other
     grains, and where the grain does not fit a layer.
@@ -43,7 +43,7 @@ def reconstruct(
     if not (grain is element or grain.pruned):
         raise ValueError(f"the grain is {grain.name}, but must be element, n_of_m or in_rows")
     batches = list(batches)
-    names = prunable(model, types=(nn.Linear,)) if names is None else names
+    names = plain_linear(model, prunable(model, types=(nn.Linear,))) if names is None else names
     weights = weights_of(model, names)
     select({n: w.detach().abs() for n, w in weights.items()}, sparsity, grain=grain)  # fits?
 

@@ -7,7 +7,7 @@ from torch import nn
 from ..base.state import State
 from .criteria import Scores, magnitude
 from .grains import Grain, element
-from .masks import apply
+from .masks import paired
 from .select import Masks, check_sparsity, select
 from .weights import weights_of
 
@@ -42,8 +42,8 @@ def scan(
 
     def measure(masks: Masks | None = None) -> float:
         try:
-            if masks:
-                apply(model, masks)
+            for weight, mask in paired(model, masks) if masks else ():
+                weight.data.masked_fill_(~mask.to(weight.device), 0)  # unseen by autograd, as State
             return float(metric(model))
         finally:
             state.restore()

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd  # the one common base of Conv1d ... ConvTranspose3d
 from torch.nn.parameter import UninitializedParameter
+from torch.nn.utils.parametrize import is_parametrized
 
 PRUNABLE_TYPES = (nn.Linear, nn.Bilinear, _ConvNd, nn.Embedding, nn.EmbeddingBag)
 
@@ -42,8 +43,12 @@ def prunable(
     exclude = {exclude} if isinstance(exclude, str | type) else {*exclude}
     names, excluded, unused = {}, set(), exclude.copy()  # by the weight's id
     for prefix, module in model.named_modules():
-        weight = getattr(module, "weight", None)
-        if not isinstance(module, types) or weight is None:
+        if not isinstance(module, types):
+            continue
+        # a parametrized weight is computed when it is read, which may change what it is made from
+        computed = is_parametrized(module, "weight")
+        weight = module.parametrizations.weight if computed else getattr(module, "weight", None)
+        if weight is None:
             continue
         name = f"{prefix}.weight" if prefix else "weight"
         if matches := {
@@ -81,14 +86,20 @@ def weights_of(model: nn.Module, names: list[str] | None = None) -> dict[str, nn
         names = prunable(model)
     elif not names:
         raise ValueError("names is empty: name at least one parameter, or leave names out")
-    # tied weights keep every one of their names here, so that each of them can be asked for
-    parameters = dict(model.named_parameters(remove_duplicate=False))
+    # Tied weights keep every one of their names here, so that each of them can be asked for; and a
+    # compiled model has those of the plain one.
+    named = model.named_parameters(remove_duplicate=False)
+    parameters = {_plain(name): parameter for name, parameter in named}
     for name in names:
-        if name not in parameters:
+        if _plain(name) not in parameters:
             raise ValueError(
                 f"{name!r} is no parameter of {type(model).__name__}; it has {', '.join(parameters)}"
             )
-    return {name: parameters[name] for name in names}
+    return {name: parameters[_plain(name)] for name in names}
+
+
+def _plain(name: str) -> str:
+    return name.replace("_orig_mod.", "")
 
 
 def sparsity(model: nn.Module) -> Sparsity:
