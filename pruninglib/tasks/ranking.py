@@ -13,7 +13,7 @@ from .task import Task
 FEWEST = 5  # ratings of an item: nothing can be learnt of one that nobody has rated
 TOP = 20  # how many items a user is shown
 NEGATIVES = 10  # items drawn against each one in the training loss
-PAIRS_AT_ONCE = 2**13  # few enough to stay in the cache
+PAIRS_AT_ONCE = 2**12  # few enough to stay in the cache
 AT_ONCE = 1000  # samples whose rows of scores are compared at a time
 
 
