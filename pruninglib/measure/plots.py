@@ -56,10 +56,11 @@ STYLES = {
     "recalibrated": (_GREEN, "^"),
     "random, removed": (_GREY, "x"),
     "random, recalibrated": (_GREY, "*"),
+    "Taylor, one ranking": (_SKY, ">"),
+    "Taylor, equal shares": (_GREEN, "^"),
     "Taylor, users alike": (_RED, "P"),
     "dimensions": (_GREEN, "D"),
     "magnitude, tuned": (_BLUE, "o"),
-    "dimensions, tuned": (_GREEN, "D"),
 }
 WIDTH = 7.0  # inches: a page, and the text column of a notebook
 
