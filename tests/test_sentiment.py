@@ -54,7 +54,8 @@ def test_rows_that_training_never_uses_are_trimmed(task):
     assert len(whole.build(0).tokens.weight) == 500 > pieces == 2 + int((used[2:] > 0).sum())
     assert (used[2:-1] >= used[3:]).all(), "numbered by use"
     for split, (tokens, _) in task.splits.items():
-        assert tokens.max() < pieces and tokens.equal(whole.splits[split][0]), split
+        assert task.tokens(task.texts[split][:9]).equal(tokens[:9])
+        assert tokens.max() < pieces == task.pieces and tokens.equal(whole.splits[split][0]), split
 
 
 def test_a_piece_that_only_test_uses_is_unknown(monkeypatch):
@@ -75,6 +76,7 @@ def test_a_piece_that_only_test_uses_is_unknown(monkeypatch):
     assert unseen.any() and (task.splits["test"][0][unseen] == 1).all()
     assert task.splits["test"][0][~unseen].equal(whole.splits["test"][0][~unseen])
     assert task.splits["train"][0].equal(whole.splits["train"][0])
+    assert task.tokens(task.texts["test"][:9]).equal(task.splits["test"][0][:9])
 
 
 def test_the_tokenizer_is_the_same_every_time_and_knows_training_texts_only():

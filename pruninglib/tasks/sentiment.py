@@ -34,10 +34,17 @@ class TextTask(Task):
     texts: by split, what the tokens of `splits` were made from.
     tokenizer: trained on the training texts; token 0 is padding, 1 unknown, and the others are
         numbered by how often the training texts use them.
+    pieces: how many of them the network has a row for.
     """
 
     texts: dict[str, list[str]]
     tokenizer: Tokenizer
+    pieces: int
+
+    def tokens(self, texts: Sequence[str]) -> Tensor:
+        """What the network reads, int64 (texts, length); a piece without a row is unknown."""
+        tokens = encode(self.tokenizer, texts)
+        return tokens.where(tokens < self.pieces, torch.tensor(1))
 
 
 def sentiment(data: str = "bundled", trim: bool = True) -> TextTask:
@@ -102,6 +109,7 @@ def sentiment(data: str = "bundled", trim: bool = True) -> TextTask:
         slices=slices,
         texts=of_split,
         tokenizer=tokenizer,
+        pieces=pieces,
         cooling=True,
     )
 
