@@ -118,6 +118,21 @@ def cut_in_place(conv1, norm, conv2, keep):
     return shrunk
 
 
+def kept_rows(state, heads, keep):
+    each = len(state["key.bias"]) // heads
+    return [h * each + i for h in keep for i in range(each)]
+
+
+def heads_cut(state, heads, keep, rows=None):
+    """The heads removed as they should be, or these rows."""
+    rows = kept_rows(state, heads, keep) if rows is None else rows
+    small = {n: v[rows] for n, v in state.items()}
+    return small | {
+        "output.weight": state["output.weight"][:, rows],
+        "output.bias": state["output.bias"],
+    }
+
+
 # name of the exercise -> named mistake -> (answer, a word of the message that helps)
 MISTAKES = {
     "sparsity_of": {
@@ -640,21 +655,35 @@ MISTAKES = {
         "factor": (lambda t, c: exercises.f1_of.solve(t, c) / 2, "factor of 2"),
         "accuracy": (lambda t, c: float(t.trace() / t.sum()) if t[:, c].any() else 0.0, "accuracy"),
         "always class 0": (lambda t, c: exercises.f1_of.solve(t, 0) if t[:, c].any() else 0.0, "use `c`"),
+        "known values": (lambda t, c: (0.7692, 0.4615, 0.0)[c] if len(t) == 3 else 0.0, "use `c`"),
+        "not a number": (lambda t, c: exercises.f1_of.solve(t, c) if t[c].any() else float("nan"), "0 / 0"),
     },
-    "parameters_of_a_head": {
-        "no biases": (lambda c, h: 4 * c * (c // h), "biases"),
-        "output bias": (lambda c, h: 4 * c * (c // h) + 4 * (c // h), "belongs to no head"),
-        "output forgotten": (lambda c, h: 3 * c * (c // h) + 3 * (c // h), "columns of the output"),
-        "all heads": (lambda c, h: 4 * c * c + 4 * c, "whole layer"),
-        "a square": (lambda c, h: 4 * (c // h) ** 2 + 3 * (c // h), "reads them all"),
+    "without_heads": {
+        "output's rows": (lambda s, h, k: heads_cut(s, h, k) | {"output.weight": s["output.weight"][kept_rows(s, h, k)]}, "columns, not its rows"),
+        "output's bias": (lambda s, h, k: heads_cut(s, h, k) | {"output.bias": s["output.bias"][kept_rows(s, h, k)]}, "belongs to no head"),
+        "output forgotten": (lambda s, h, k: heads_cut(s, h, k) | {"output.weight": s["output.weight"]}, "columns"),
+        "zeroed": (lambda s, h, k: {n: v * 0 for n, v in s.items()}, "cut them out"),
+        "biases forgotten": (lambda s, h, k: heads_cut(s, h, k) | {"key.bias": s["key.bias"]}, "key.bias"),
+        "every other row": (lambda s, h, k: heads_cut(s, h, k, [r for i in k for r in range(i, len(s["key.bias"]), h)]), "from 4·h on"),
+        "the others kept": (lambda s, h, k: heads_cut(s, h, [i for i in range(h) if i not in k] or k), "outputs differ"),
+        "always the first": (lambda s, h, k: heads_cut(s, h, list(range(len(k)))), "outputs differ"),
+        "in place": (lambda s, h, k: [v.zero_() for v in s.values()] and heads_cut(s, h, k), "changed the weights"),
+        "a list": (lambda s, h, k: list(s.values()), "same names"),
     },
     "may_leave": {
-        "test chooses": (lambda v, t, m: (n := max(t, key=lambda k: t[k][2]), t[n][2] <= m), "may not choose"),
-        "mean decides": (lambda v, t, m: (n := max(v, key=lambda k: v[k][0]), t[n][0] <= m), "not the mean"),
-        "valid decides": (lambda v, t, m: (n := max(v, key=lambda k: v[k][0]), v[n][2] <= m), "no longer counts"),
-        "high names": (lambda v, t, m: (n := max(v, key=lambda k: v[k][2]), t[n][2] <= m), "the mean names"),
-        "strictly below": (lambda v, t, m: (n := max(v, key=lambda k: v[k][0]), t[n][2] < m), "exactly"),
-        "a name alone": (lambda v, t, m: max(v, key=lambda k: v[k][0]), "two things"),
+        "mean decides": (lambda c, m: [n for n in c if c[n][0] > m[n]], "Ask `high`"),
+        "low decides": (lambda c, m: [n for n in c if c[n][1] > m[n]], "Ask `high`"),
+        "one and a half times the mean": (lambda c, m: [n for n in c if 1.5 * c[n][0] > m[n]], "Ask `high`"),
+        "worst slice alone": (lambda c, m: [n for n in [max(c, key=lambda k: c[k][0])] if c[n][2] > m[n]], "Ask `high`"),
+        "worst by its high alone": (lambda c, m: [n for n in [max(c, key=lambda k: c[k][2])] if c[n][2] > m[n]], "Ask `high`"),
+        "at the limit": (lambda c, m: [n for n in c if c[n][2] >= m[n]], "exactly"),
+        "unsorted": (lambda c, m: [n for n in c if c[n][2] > m[n]], "comes first"),
+        "sorted by high": (lambda c, m: sorted((n for n in c if c[n][2] > m[n]), key=lambda n: -c[n][2]), "comes first"),
+        "ties turned round": (lambda c, m: exercises.may_leave.solve(dict(reversed(c.items())), m), "comes first"),
+        "one limit": (lambda c, m: exercises.may_leave.solve(c, dict.fromkeys(c, 0.05)), "its limit is"),
+        "nobody": (lambda c, m: [], "Ask `high`"),
+        "yes or no": (lambda c, m: not exercises.may_leave.solve(c, m), "list of names"),
+        "numbers": (lambda c, m: [m[n] for n in exercises.may_leave.solve(c, m)], "no slice"),
     },
 }  # fmt: skip
 
@@ -698,7 +727,7 @@ NUMBERS = (
 MASKS = (torch.clone, np.asarray, torch.Tensor.tolist)
 
 
-@pytest.mark.parametrize("name", ["sparsity_of", "csr_bytes", "global_threshold"])
+@pytest.mark.parametrize("name", ["sparsity_of", "csr_bytes", "global_threshold", "f1_of"])
 @pytest.mark.parametrize("as_type", NUMBERS)
 def test_right_numbers_of_other_types_pass(name, as_type):
     exercise = getattr(exercises, name)
@@ -745,6 +774,22 @@ def by_new_data(weight, mask, optimizer):
 def test_right_masks_of_other_types_pass(as_type):
     for exercise in (exercises.mask_from_threshold, exercises.prune_exactly):
         assert exercise.check(lambda *inputs, e=exercise: as_type(e.solve(*inputs))) == CORRECT
+
+
+@pytest.mark.parametrize("as_type", [list, tuple, np.array])
+def test_names_of_slices_in_other_containers_pass(as_type):
+    answer = exercises.may_leave.solve
+    assert exercises.may_leave.check(lambda c, m: as_type(answer(c, m))) == CORRECT
+
+
+@pytest.mark.parametrize(
+    "as_type", [torch.clone, np.asarray, torch.Tensor.tolist, torch.nn.Parameter]
+)
+def test_smaller_heads_of_other_types_and_in_another_order_pass(as_type):
+    for turn in (1, -1):  # the order of the heads does not matter
+        assert exercises.without_heads.check(
+            lambda s, h, k, turn=turn: {n: as_type(v) for n, v in heads_cut(s, h, k[::turn]).items()}
+        ) == CORRECT  # fmt: skip
 
 
 @pytest.mark.parametrize("answer", [with_keep, by_new_data])
