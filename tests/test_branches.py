@@ -83,10 +83,14 @@ def test_where_processes_cannot_be_forked_a_run_is_made_alone(tmp_path):
     assert (tmp_path / "log").read_text().split() == ["model", "select", "later"]
 
 
+@FORKS
 def test_an_error_ends_a_run_and_is_told(tmp_path):
-    runs = run(tmp_path, [*CELLS[:2], "1 / 0", "here('never')"], "few")
-    assert runs["few"]["error"] == "ZeroDivisionError: division by zero, in the cell\n1 / 0"
-    assert (tmp_path / "log").read_text().split() == ["model"]
+    record = CELLS[6]
+    runs = run(tmp_path, [*CELLS[:4], "1 / 0", "here('never')", record])
+    assert runs.keys() == {"few", *branches.CHANGES}
+    errors = {one["error"] for one in runs.values()}
+    assert errors == {"ZeroDivisionError: division by zero, in the cell\n1 / 0"}
+    assert (tmp_path / "log").read_text().split() == ["model", *["select"] * 3]
 
 
 def test_every_change_replaces_functions_of_the_library():

@@ -1,9 +1,11 @@
 """Every exercise: the solution passes, the stub is not attempted, named wrong answers are told why."""
 
+import copy
 import re
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 import torch
 
@@ -27,6 +29,12 @@ question = pytest.mark.parametrize(("name", "number"), QUESTIONS)
 def gradient_only(weight, mask, optimizer):
     weight.grad.mul_(mask)
     optimizer.step()
+
+
+def kept_frozen(weight, mask, optimizer):
+    weight.grad *= ~mask
+    optimizer.step()
+    weight.data *= mask
 
 
 def every_step_at_a_later_sparsity(scan, allowed):
@@ -55,6 +63,21 @@ def shuffled_over_layers(masks):
     row = torch.cat([m.flatten() for m in masks.values()])
     parts = row[torch.randperm(len(row))].split([m.numel() for m in masks.values()])
     return {n: p.view(masks[n].shape) for n, p in zip(masks, parts, strict=True)}
+
+
+def share(model, spared, sparsity):
+    """Of the weights that are not spared, so that `sparsity` of all are gone."""
+    sizes = {name: w.numel() for name, w in pl.weights_of(model).items()}
+    return sparsity * sum(sizes.values()) / (sum(sizes.values()) - sizes[spared])
+
+
+def pruned_but(model, spared, images, sparsity, score=torch.abs, budget=pl.global_budget):
+    weights = pl.weights_of(model)
+    scores = {name: score(w.detach()) for name, w in weights.items() if name != spared}
+    pl.apply(model, pl.select(scores, sparsity, budget=budget))
+    if images is not None:
+        pl.recalibrate(model, [images])
+    return model
 
 
 def verdict_of(low, high, worth):
@@ -99,6 +122,17 @@ MISTAKES = {
             lambda m: sum(int((w == 0).sum()) for w in weights_of(m)),
             "between 0 and 1",
         ),
+        "negatives counted": (
+            lambda m: sum(int((w <= 0).sum()) for w in weights_of(m))
+            / sum(w.numel() for w in weights_of(m)),
+            "negative weights",
+        ),
+        "matrices alone": (
+            lambda m: sum(int((w == 0).sum()) for w in weights_of(m) if w.dim() == 2)
+            / sum(w.numel() for w in weights_of(m) if w.dim() == 2),
+            "convolution",
+        ),
+        "a constant": (lambda m: 11 / 18, "instead of"),
     },
     "mask_from_threshold": {
         "sign kept": (lambda w, t: w > t, "absolute"),
@@ -108,6 +142,9 @@ MISTAKES = {
         "pruned weight": (lambda w, t: w * (w.abs() > t), "the mask itself"),
         "float mask": (lambda w, t: (w.abs() > t).float(), "torch.bool"),
         "pruned in place": (lambda w, t: w.mul_(w.abs() > t) != 0, "changed the weight"),
+        "own threshold": (lambda w, t: w.abs() > 0.2, "threshold is given"),
+        "flat": (lambda w, t: w.flatten()[None].abs() > t, "the weight's shape"),
+        "zeros kept": (lambda w, t: (w.abs() > t) | (w == 0), "should be"),
     },
     "csr_bytes": {
         "no indices": (lambda w: 4 * int(w.count_nonzero()), "indices"),
@@ -117,13 +154,15 @@ MISTAKES = {
         "numbers, not bytes": (lambda w: exercises.csr_bytes.solve(w) // 4, "4 bytes"),
         "columns": (lambda w: 8 * int(w.count_nonzero()) + 4 * (w.shape[1] + 1), "per row"),
         "coordinates": (lambda w: 12 * int(w.count_nonzero()), "Row pointers"),
+        "positive ones": (lambda w: 8 * int((w > 0).sum()) + 4 * (len(w) + 1), "Negative values"),
+        "a constant": (lambda w: 92, "you returned 92"),
     },
     "global_threshold": {
         "off by one": (
             lambda s, p: torch.cat([t.flatten() for t in s.values()]).sort().values[
                 int(p * sum(t.numel() for t in s.values()))
             ],
-            "5th smallest",
+            "number 3",
         ),
         "one for each layer": (
             lambda s, p: {n: t.flatten().kthvalue(round(p * t.numel())).values for n, t in s.items()},
@@ -133,15 +172,62 @@ MISTAKES = {
             lambda s, p: torch.cat([t.flatten() for t in s.values()]).quantile(p),
             "between two scores",
         ),
+        "mean of the layers": (
+            lambda s, p: sum(t.flatten().kthvalue(round(p * t.numel())).values for t in s.values())
+            / len(s),
+            "one row first",
+        ),
+        "sparsity ignored": (
+            lambda s, p: exercises.global_threshold.solve(s, 0.5),
+            "`sparsity` was 0.25",
+        ),
+        "a constant": (lambda s, p: 0.7, "you returned 0.7"),
+        "absolute": (
+            lambda s, p: exercises.global_threshold.solve({n: t.abs() for n, t in s.items()}, p),
+            "absolute values",
+        ),
+        "cut off": (
+            lambda s, p: torch.cat([t.flatten() for t in s.values()]).kthvalue(
+                int(p * sum(t.numel() for t in s.values()))
+            ).values,
+            "use `round`",
+        ),
+        "from the largest": (
+            lambda s, p: torch.cat([t.flatten() for t in s.values()]).sort(descending=True).values[
+                round(p * sum(t.numel() for t in s.values())) - 1
+            ],
+            "from the largest",
+        ),
+        "different scores": (
+            lambda s, p: (row := torch.cat([t.flatten() for t in s.values()]).unique())[
+                min(len(row), round(p * sum(t.numel() for t in s.values()))) - 1
+            ],
+            "counting from the smallest",
+        ),
     },
     "prune_exactly": {
         "threshold": (lambda s, k: s > s.flatten().sort().values[max(k - 1, 0)], "equal scores"),
         "inverted": (lambda s, k: ~exercises.prune_exactly.solve(s, k), "wrong way round"),
         "highest": (lambda s, k: exercises.prune_exactly.solve(-s, k), "the lowest"),
+        "last of equals": (
+            lambda s, k: exercises.prune_exactly.solve(s.flatten().flip(0), k).flip(0).view(s.shape),
+            "the *first* go",
+        ),
+        "absolute": (lambda s, k: exercises.prune_exactly.solve(s.abs(), k), "no absolute value"),
+        "float": (lambda s, k: exercises.prune_exactly.solve(s, k).float(), "a bool tensor"),
     },
     "masked_step": {
         "gradient only": (gradient_only, "After the step"),
         "no step": (lambda w, m, o: None, "optimizer.step"),
+        "gradient of the kept masked": (kept_frozen, "gradients alone"),
+        "twice": (
+            lambda w, m, o: [exercises.masked_step.solve(w, m, o) for _ in range(2)] and None,
+            "once",
+        ),
+        "the mask inverted": (
+            lambda w, m, o: exercises.masked_step.solve(w, ~m, o),
+            "alive after the step",
+        ),
     },
     "first_order_score": {
         "sign kept": (lambda w, g: g * w, "sign"),
@@ -222,15 +308,32 @@ MISTAKES = {
             "exactly at its limit",
         ),
     },
-    "precision_and_recall": {
-        "swapped": (lambda m, c: exercises.precision_and_recall.solve(m, c)[::-1], "swapped"),
-        "recall twice": (lambda m, c: (exercises.precision_and_recall.solve(m, c)[1],) * 2, "twice"),
-        "share of all": (lambda m, c: (m[c, c] / m.sum(), m[c, c] / m[c].sum()), "0.3 and 0.75"),
-        "0 / 0": (lambda m, c: (m[c, c] / m[:, c].sum(), m[c, c] / m[c].sum()), "before you divide"),
-        "0 / 0 in a row": (
-            lambda m, c: (m[c, c] / max(1, m[:, c].sum()), m[c, c] / m[c].sum()), "recall is 0",
+    "prune_but": {
+        "a copy": (lambda m, n, s, i: exercises.prune_but.solve(copy.deepcopy(m), n, s, i) or 0, "not a copy"),
+        "nothing spared": (
+            lambda m, n, s, i: pl.apply(m, pl.select(pl.magnitude(m), s)) or pl.recalibrate(m, [i]) or 0,
+            "is spared",
         ),
-        "one number": (lambda m, c: m[c, c] / m[c].sum(), "two numbers"),
+        "of the others": (lambda m, n, s, i: pruned_but(m, n, i, s), "made up for"),
+        "too few": (lambda m, n, s, i: exercises.prune_but.solve(m, n, s / 2, i) or 0, "should be gone"),
+        "signed": (lambda m, n, s, i: pruned_but(m, n, i, share(m, n, s), lambda w: w), "whatever the sign"),
+        "largest": (lambda m, n, s, i: pruned_but(m, n, i, share(m, n, s), lambda w: -w.abs()), "wrong way round"),
+        "each layer alike": (
+            lambda m, n, s, i: pruned_but(m, n, i, share(m, n, s), budget=pl.uniform), "one ranking",
+        ),
+        "all at random": (
+            lambda m, n, s, i: pruned_but(m, n, i, share(m, n, s), lambda w: torch.rand_like(w)), "not the smallest",
+        ),
+        "scaled": (
+            lambda m, n, s, i: exercises.prune_but.solve(m, n, s, i) or m.conv2.weight.data.mul_(2).sum(), "keep their values",
+        ),
+        "stale": (lambda m, n, s, i: pruned_but(m, n, None, share(m, n, s)), "still those of the whole"),
+        "averages first": (
+            lambda m, n, s, i: pl.recalibrate(m, [i]) or pruned_but(m, n, None, share(m, n, s)), "prune first",
+        ),
+        "another batch": (
+            lambda m, n, s, i: exercises.prune_but.solve(m, n, s, i[:4]) or 0, "neither the old ones",
+        ),
     },
     "exemplars_of": {
         "bool mask": (lambda d, p: (d.float().mean(0) > 0.5) & (p.float().mean(0) <= 0.5), "positions"),
@@ -244,6 +347,18 @@ MISTAKES = {
             "right before and after",
         ),
         "in every network": (lambda d, p: (d & ~p).all(0).nonzero().flatten(), "Some are missing"),
+        "a tie of the pruned": (
+            lambda d, p: ((d.float().mean(0) > 0.5) & (p.float().mean(0) <= 0.5)).nonzero().flatten(), "Image 6",
+        ),
+        "a fall of a quarter": (lambda d, p: (d.float().mean(0) - p.float().mean(0) > 0.5).nonzero(), "Some are missing"),
+        "a fall and a majority before": (
+            lambda d, p: ((d.float().mean(0) > 0.5) & (d.float().mean(0) - p.float().mean(0) > 0.24)
+                          & (p.float().mean(0) < 0.5)).nonzero(),
+            "a majority turned",
+        ),
+        "hard-coded": (lambda d, p: [0, 1, 2], "majority turned"),
+        "hard-coded by size": (lambda d, p: {7: [0, 1, 2], 2: [0, 1], 4: []}[d.shape[1]], "compute the positions"),
+        "descending": (lambda d, p: exercises.exemplars_of.solve(d, p).flip(0), "ascending"),
     },
     "may_go_out": {
         "inverted": (lambda *a: not exercises.may_go_out.solve(*a), "wrong way round"),
@@ -274,6 +389,25 @@ MISTAKES = {
             lambda d, p, s, a, b: all((d ^ p)[m].float().mean() <= b for m in s.values() if m.any())
             and (d ^ p).float().mean() <= a + 1e-6,
             "has a sign",
+        ),
+        "relative": (
+            lambda d, p, s, a, b: all(
+                (d[m].float().mean() - p[m].float().mean()) / d[m].float().mean().clamp(min=0.01) <= v + 1e-6
+                for m, v in [(torch.ones_like(d), a), *((m, b) for m in s.values() if m.any())]
+            ),
+            "the difference",
+        ),
+        "losses alone": (
+            lambda d, p, s, a, b: all((d & ~p)[m].float().mean() <= b + 1e-6 for m in s.values() if m.any())
+            and (d & ~p).float().mean() <= a + 1e-6,
+            "two gained",
+        ),
+        "strictly below in all": (
+            lambda d, p, s, a, b: exercises.may_go_out.solve(d, p, s, a - 1e-3, b), "All lose 25 points",
+        ),
+        "small slices skipped": (
+            lambda d, p, s, a, b: exercises.may_go_out.solve(d, p, {n: m for n, m in s.items() if m.sum() >= 5}, a, b),
+            "However small",
         ),
     },
     "budget_from_scan": {
@@ -309,6 +443,11 @@ MISTAKES = {
             lambda s, b, e, f: f * (1 - (1 - min(1, max(0, (s - b) / (e - b)))) ** 2),
             "Half way",
         ),
+        "constant between the ends": (
+            lambda s, b, e, f: 0 if s < b else f if s > e else 0.875 * f,
+            "Half way it is right",
+        ),
+        "always the same": (lambda s, b, e, f: 0.5, "Half way"),
     },
     "rewind": {
         "masks only": (
@@ -323,12 +462,33 @@ MISTAKES = {
         ),
         "biases as trained": (lambda m, e, k: rewound(m, e, k, biases=False), "biases"),
         "nothing": (lambda m, e, k: None, "as it was"),
+        "biases share memory": (
+            lambda m, e, k: [
+                setattr(p, "data", e[n] * k[n] if n in k else e[n]) for n, p in m.named_parameters()
+            ],
+            "same memory",
+        ),
         "new weights": (
             lambda m, e, k: rewound(m, {n: p + 7 for n, p in e.items()}, k),
             "early values where",
         ),
     },
     "shuffle_within_layers": {
+        "transposed": (
+            lambda k: {n: m.flatten(1).t().reshape(m.shape) for n, m in k.items()},
+            "moved in order",
+        ),
+        "rolled": (
+            lambda k: {
+                **exercises.shuffle_within_layers.solve(k),
+                "filters": k["filters"].flatten().roll(7).view_as(k["filters"]),
+            },
+            "moved in order",
+        ),
+        "one layer left out": (
+            lambda k: {**exercises.shuffle_within_layers.solve(k), "block": k["block"].clone()},
+            "block is as it was",
+        ),
         "nothing moved": (lambda k: {n: m.clone() for n, m in k.items()}, "Nothing has moved"),
         "whole rows": (
             lambda k: {n: m[torch.arange(len(m)).roll(3)] for n, m in k.items()},
@@ -377,6 +537,18 @@ MISTAKES = {
             ],
             "dearer",
         ),
+        "better for the same money": (
+            lambda c, s: [
+                not any((d < a and t >= b) for d, t in zip(c, s, strict=True))
+                for a, b in zip(c, s, strict=True)
+            ],
+            "same money",
+        ),
+        "sizes of the scores": (
+            lambda c, s: exercises.pareto_front.solve(c, [abs(v) for v in s]),
+            "negative",
+        ),
+        "always the same": (lambda c, s: [True, True, False, True, False, True], "2 values"),
         "names": (lambda c, s: [1, 2], "6 values"),
     },
     "memorised_share": {
@@ -480,6 +652,46 @@ def test_nonsense_is_wrong_and_never_raises(name):
 
 def test_a_forgotten_return_is_said():
     assert "`return`" in exercises.sparsity_of.check(lambda model: None).message
+
+
+NUMBERS = (
+    float,
+    np.float64,
+    torch.tensor,
+    lambda v: np.array(float(v)),
+    lambda v: torch.tensor([v]),
+)
+MASKS = (torch.clone, np.asarray, torch.Tensor.tolist)
+
+
+@pytest.mark.parametrize("name", ["sparsity_of", "csr_bytes", "global_threshold"])
+@pytest.mark.parametrize("as_type", NUMBERS)
+def test_right_numbers_of_other_types_pass(name, as_type):
+    exercise = getattr(exercises, name)
+    assert exercise.check(lambda *inputs: as_type(float(exercise.solve(*inputs)))) == CORRECT
+
+
+def with_keep(weight, mask, optimizer):
+    holder = torch.nn.Module()
+    holder.weight = weight
+    with pl.keep(holder, {"weight": mask}, optimizer):
+        optimizer.step()
+
+
+def by_new_data(weight, mask, optimizer):
+    optimizer.step()
+    weight.data = torch.where(mask, weight.data, 0.0)
+
+
+@pytest.mark.parametrize("as_type", MASKS)
+def test_right_masks_of_other_types_pass(as_type):
+    for exercise in (exercises.mask_from_threshold, exercises.prune_exactly):
+        assert exercise.check(lambda *inputs, e=exercise: as_type(e.solve(*inputs))) == CORRECT
+
+
+@pytest.mark.parametrize("answer", [with_keep, by_new_data])
+def test_other_ways_to_step_pass(answer):
+    assert exercises.masked_step.check(answer) == CORRECT
 
 
 @pytest.mark.parametrize("name", EXERCISES)

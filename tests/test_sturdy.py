@@ -136,7 +136,12 @@ def test_the_code_is_what_is_computed_not_how_it_is_written(lesson):
     before = sturdy.code_of(notebook)
     notebook.cells[0].source += "\n\nMore prose."
     notebook.cells[2].source = "x = (  # a comment\n    1\n)"
+    cell = "pl.plots.alt('x')\nfor y in (1, 2):\n    pl.say('{y}', y=y)"
+    notebook.cells.append(nbformat.v4.new_code_cell(cell))
     assert sturdy.code_of(notebook) == before
+    notebook.cells[3].source = cell.replace("say", "claim")
+    assert sturdy.code_of(notebook) != before
+    notebook.cells.pop()
     notebook.cells[2].source = "x = 2"
     assert sturdy.code_of(notebook) != before
 

@@ -44,12 +44,12 @@ class Progress:
 
     def text(self) -> str:
         total = len(self.found)
-        if self.doing == "installing":
+        if self.doing == "installing" and total:
             now = f"installed {len(_installed() - self.installed)} of {total} packages"
         elif self.files:
             now = f"downloading {self.files} of {total}: {self.doing}, {self.bytes / 1e6:.0f} MB so far"
         else:
-            now = f"{self.doing}: {total} found"
+            now = f"{self.doing}: {total} found" if total else self.doing
         return f"  {now}, {time.monotonic() - self.began:.0f} s"
 
     def show(self) -> None:
@@ -65,9 +65,9 @@ class Progress:
             print(f"\r{'':{shutil.get_terminal_size().columns - 1}}\r", end="")
         new = len(_installed() - self.installed)
         if ok and new:
-            size = f", {self.bytes / 1e6:.0f} MB downloaded" if self.bytes else ""
+            size = f", {self.bytes / 1e6:.0f} MB" if self.bytes > 1e6 else ""
             print(
-                f"  {new} packages installed{size}, {time.monotonic() - self.began:.0f} s",
+                f"  {new} package{'s' * (new != 1)} installed{size}, {time.monotonic() - self.began:.0f} s",
                 flush=True,
             )
 

@@ -123,7 +123,8 @@ def grasp(
 
     H is the Hessian of the mean loss. What carries the gradient is kept, so that an untrained
     network can still learn after pruning (Wang et al., ICLR 2020, who write -w·(H·g) and remove
-    the highest). Scores have both signs. Goes through the batches twice.
+    the highest). Scores have both signs. Goes through the batches twice. The authors divide the logits
+    by 200 before both gradients, which changes the ranking: for that, pass a loss that does.
     """
     weights, batches = weights_of(model, names), list(batches)
     flow = mean_gradients(model, weights, loss, batches, samples=samples)

@@ -4,7 +4,7 @@
 """
 
 from .foundations import QUESTIONS as foundations
-from .image_classification import exemplars_of, may_go_out, precision_and_recall
+from .image_classification import exemplars_of, may_go_out, prune_but
 from .magnitude import global_threshold, masked_step, prune_exactly
 from .promise import memorised_share, stopping_epoch, verdict_for
 from .ranking import highest_release, ndcg_of_one, row_pruned_bytes
@@ -39,7 +39,7 @@ __all__ = [
     "ndcg_of_one",
     "parameters_of_a_head",
     "pareto_front",
-    "precision_and_recall",
+    "prune_but",
     "prune_exactly",
     "rewind",
     "row_pruned_bytes",

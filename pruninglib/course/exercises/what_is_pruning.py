@@ -1,35 +1,65 @@
 """Exercises of lesson 01 What is pruning. Each: the judge, then the solution it belongs to."""
 
+import contextlib
+
 import torch
 from torch import Tensor, nn
 
-from .exercise import exercise
+from .exercise import example, exercise
 
 
 def _judge_sparsity(answer) -> str | None:
-    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.ReLU(), nn.Linear(3, 2))
+    for model in _models():
+        tensors = [p.detach() for p in model.parameters()]
+        weights = [p for p in tensors if p.dim() >= 2]
+        zeros, total = sum(int((w == 0).sum()) for w in weights), sum(w.numel() for w in weights)
+        got = float(answer(model))
+        wrong = {
+            1 - zeros / total: "That is the share of weights kept. Sparsity is the share that is "
+            "zero.",
+            sum(float((w == 0).float().mean()) for w in weights) / len(weights): "You averaged "
+            "over layers; a large layer must count for more. Count, then divide once.",
+            _zeros(tensors): "You counted biases and normalisation too. Count weights with two "
+            "dimensions or more.",
+            sum(int((w <= 0).sum()) for w in weights) / total: "You counted negative weights too. "
+            "Pruned is what *equals* zero.",
+            _zeros([w for w in weights if w.dim() == 2]): "You left out the convolution: its "
+            "weight has four dimensions, and two *or more* count.",
+        }
+        if abs(got - zeros / total) < 1e-6:
+            continue
+        for value, message in wrong.items():
+            if abs(got - value) < 1e-6:
+                return message
+        if got > 1:
+            return (
+                f"You returned {got:g}: a share lies between 0 and 1, so divide by the number of "
+                "weights."
+            )
+        return f"For {zeros} zeros among {total} weights you returned {got:.4f} instead of {zeros / total:.4f}."
+    return None
+
+
+def _models() -> list[nn.Module]:
+    """Biases and norms hold zeros, which must not count; weights have negative ones."""
+    dense = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.ReLU(), nn.Linear(3, 2))
+    convolution = nn.Sequential(nn.Conv2d(2, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(12, 5))
+    whole = nn.Sequential(nn.Embedding(6, 3), nn.Linear(3, 7))
     with torch.no_grad():
-        for p in model.parameters():
-            p.fill_(1.0)
-        model[0].weight[:2] = 0  # 8 of 12
-        model[3].weight[0] = 0  # 3 of 6
-        model[0].bias.zero_()  # biases and norms must not count
-    got = float(answer(model))
-    if abs(got - 11 / 18) < 1e-6:
-        return None
-    if abs(got - 7 / 18) < 1e-6:
-        return "That is the share of weights kept. Sparsity is the share that is zero."
-    if abs(got - (8 / 12 + 3 / 6) / 2) < 1e-6:
-        return (
-            "You averaged over layers; a large layer must count for more. Count, then divide once."
-        )
-    if abs(got - 14 / 29) < 1e-6:
-        return (
-            "You counted biases and normalisation too. Count weights with two dimensions or more."
-        )
-    if got > 1:
-        return f"You returned {got:g}: a share lies between 0 and 1, so divide by the number of weights."
-    return f"For 11 zeros among 18 weights you returned {got:.4f} instead of {11 / 18:.4f}."
+        for model in (dense, convolution, whole):
+            for p in model.parameters():
+                p.copy_(example(*p.shape).sign())
+            model[-1].bias.zero_()
+        dense[0].weight[:2] = 0  # 8 of 12
+        dense[3].weight[0] = 0  # 3 of 6
+        dense[0].bias.zero_()
+        convolution[0].weight[0] = 0  # 8 of 24
+        convolution[3].weight[:, :5] = 0  # 25 of 60
+    return [dense, convolution, whole]
+
+
+def _zeros(tensors: list[Tensor]) -> float:
+    return sum(int((t == 0).sum()) for t in tensors) / sum(t.numel() for t in tensors)
 
 
 @exercise(
@@ -44,12 +74,24 @@ def sparsity_of(model: nn.Module) -> float:
 
 
 def _judge_mask(answer) -> str | None:
-    weight = torch.tensor([[-0.5, 0.1], [0.3, -0.2], [0.2, 0.0]], dtype=torch.float64)
-    want = torch.tensor([[True, False], [True, False], [False, False]])
-    before = weight.clone()
-    got = answer(weight, 0.2)
+    small = torch.tensor([[-0.5, 0.1], [0.3, -0.2], [0.2, 0.0]], dtype=torch.float64)
+    whole = torch.tensor([2.0, -1.0, 0.0, 1.0, -3.0, 2.0, -2.0])
+    filters = example(3, 2, 2, 2)
+    for weight, threshold in ((small, 0.2), (whole, 2.0), (filters, 0.7), (whole, 0.0)):
+        problem = _problem_of_mask(answer, weight, threshold)
+        if problem:
+            return problem
+    return None
+
+
+def _problem_of_mask(answer, weight: Tensor, threshold: float) -> str | None:
+    sizes, before = weight.abs(), weight.clone()
+    want = sizes > threshold
+    got = answer(weight, threshold)
     if not torch.equal(weight, before):
         return "Your function changed the weight it was given. A mask is a new tensor."
+    with contextlib.suppress(TypeError, ValueError):
+        got = torch.as_tensor(got)  # a list or an array is as good
     if not isinstance(got, Tensor) or got.shape != weight.shape:
         return "Return a tensor of the weight's shape: one True or False for each weight."
     if torch.equal(got, weight * want):
@@ -58,13 +100,15 @@ def _judge_mask(answer) -> str | None:
         return f"Your mask is {got.dtype}. A comparison such as `a > b` gives torch.bool."
     if torch.equal(got, want):
         return None
-    if torch.equal(got, ~want) or torch.equal(got, weight.abs() < 0.2):
+    if torch.equal(got, ~want) or torch.equal(got, sizes < threshold):
         return "It is the wrong way round: True means kept."
-    if torch.equal(got, weight > 0.2):
+    if torch.equal(got, weight > threshold):
         return "Negative weights can be large as well: compare absolute values."
-    if torch.equal(got, weight.abs() >= 0.2):
+    if torch.equal(got, sizes >= threshold):
         return "A weight exactly at the threshold must go: use > rather than >=."
-    return f"For threshold 0.2 and {weight.tolist()} the mask should be {want.tolist()}."
+    if torch.equal(got, sizes > 0.2):
+        return f"You compared with 0.2. The threshold is given: this time it is {threshold:g}."
+    return f"For threshold {threshold:g} and {weight.tolist()} the mask should be {want.tolist()}."
 
 
 @exercise(
@@ -77,35 +121,42 @@ def mask_from_threshold(weight: Tensor, threshold: float) -> Tensor:
 
 
 def _judge_bytes(answer) -> str | None:
-    weight = torch.zeros(10, 20)
-    weight[3, 4:9] = 1.0
-    weight[7, 0] = -1.0
-    nonzeros, rows = 6, 10
+    first = torch.zeros(10, 20)
+    first[3, 4:9] = 1.0
+    first[7, 0] = -1.0
+    sparse = example(12, 4) * (example(12, 4, seed=1) > 0.5)
+    for weight in (first, sparse, example(3, 5), torch.zeros(4, 2)):
+        problem = _problem_of_bytes(answer, weight)
+        if problem:
+            return problem
+    return None
+
+
+def _problem_of_bytes(answer, weight: Tensor) -> str | None:
+    nonzeros, (rows, columns) = int(weight.count_nonzero()), weight.shape
     want = nonzeros * 8 + (rows + 1) * 4
-    got = answer(weight)
+    got = float(answer(weight))
+    wrong = {
+        nonzeros * 4: "You stored the values, but nobody knows where they belong: add the indices.",
+        nonzeros * 8: "You stored values and columns. Where does each row begin? That takes rows + "
+        "1 numbers.",
+        want - 4: "Nearly: the last row needs an end, so there are rows + 1 pointers, not rows.",
+        want / 4: "You counted numbers. Each takes 4 bytes.",
+        nonzeros * 8 + (columns + 1) * 4: "Those pointers are one per column. Compressed *rows* "
+        "need one per row, and one more.",
+        nonzeros * 12: "You stored row and column of each value. Row pointers say the same with "
+        "fewer numbers.",
+        weight.numel() * 4: "That is the dense size. Zeros need not be stored at all.",
+        int((weight > 0).sum()) * 8 + (rows + 1) * 4: "Negative values are stored, too: only "
+        "zeros are left out.",
+    }
     if got == want:
         return None
-    if got == nonzeros * 4:
-        return "You stored the values, but nobody knows where they belong: add the indices."
-    if got == nonzeros * 8:
-        return (
-            "You stored values and columns. Where does each row begin? That takes rows + 1 numbers."
-        )
-    if got == want - 4:
-        return "Nearly: the last row needs an end, so there are rows + 1 pointers, not rows."
-    if got == want / 4:
-        return "You counted numbers. Each takes 4 bytes."
-    if got == nonzeros * 8 + (weight.shape[1] + 1) * 4:
-        return (
-            "Those pointers are one per column. Compressed *rows* need one per row, and one more."
-        )
-    if got == nonzeros * 12:
-        return (
-            "You stored row and column of each value. Row pointers say the same with fewer numbers."
-        )
-    if got == weight.numel() * 4:
-        return "That is the dense size. Zeros need not be stored at all."
-    return f"For 6 nonzeros in 10 rows you returned {got}: values, columns and row pointers make {want}."
+    return wrong.get(
+        got,
+        f"For {nonzeros} nonzeros in {rows} rows you returned {got:g}: values, columns and row "
+        f"pointers make {want}.",
+    )
 
 
 @exercise(
