@@ -37,6 +37,28 @@ def kept_frozen(weight, mask, optimizer):
     weight.data *= mask
 
 
+def against_the_step_before(scan, allowed):
+    budget = {}
+    for name, values in scan.items():
+        budget[name], before = 0.0, values[0.0]
+        for sparsity in sorted(values):
+            if before - values[sparsity] > allowed:
+                break
+            budget[name], before = sparsity, values[sparsity]
+    return budget
+
+
+def budget_as_given(scan, allowed, damage=lambda whole, now: whole - now, order=sorted):
+    budget = {}
+    for name, values in scan.items():
+        budget[name] = 0.0
+        for sparsity in order(values):
+            if damage(values[0.0], values[sparsity]) > allowed:
+                break
+            budget[name] = sparsity
+    return budget
+
+
 def every_step_at_a_later_sparsity(scan, allowed):
     return {n: max(s for s in v if v[0.0] - v[s] <= allowed) for n, v in scan.items()}
 
@@ -234,6 +256,10 @@ MISTAKES = {
         "slope only": (lambda w, g: g.abs(), "slope"),
         "magnitude": (lambda w, g: w.abs(), "magnitude"),
         "squared": (lambda w, g: (g * w) ** 2, "unit of the loss"),
+        "half": (lambda w, g: (g * w).abs() / 2, "second order"),
+        "minus": (lambda w, g: -g * w, "sign"),
+        "summed": (lambda w, g: (g * w).abs().sum(), "one score for each"),
+        "a constant": (lambda w, g: torch.ones_like(w), "takes the weight to zero"),
     },
     "two_readings": {
         "swapped": (lambda g, w: exercises.two_readings.solve(g, w)[::-1], "swapped"),
@@ -241,11 +267,20 @@ MISTAKES = {
         "no outer abs": (lambda g, w: ((g * w).mean(0), (g * w).abs().mean(0)), "has a sign"),
         "sums": (lambda g, w: ((g * w).sum(0).abs(), (g * w).abs().sum(0)), "sums"),
         "same twice": (lambda g, w: ((g * w).mean(0).abs(),) * 2, "cancel"),
+        "absolute gradients": (lambda g, w: (g.mean(0).abs() * w, g.abs().mean(0) * w), "brings a sign"),
+        "root of the squares": (
+            lambda g, w: ((g * w).mean(0).abs(), (g * w).square().mean(0).sqrt()), "no roots",
+        ),
+        "one tensor": (lambda g, w: (g * w).mean(0).abs(), "two tensors"),
         "wrong dimension": (lambda g, w: ((g * w).mean(1).abs(), (g * w).abs().mean(1)), "shape"),
     },
     "gradients_that_disagree": {
         "samples agree": (lambda: torch.tensor([[3.0, 1.0], [3.0, 1.0]]), "Let its samples cancel"),
         "other way round": (lambda: torch.tensor([[5.0, 1.0], [-5.0, 1.0]]), "first weight above"),
+        "equal": (lambda: [[1, 1], [1, -1]], "second weight above"),
+        "transposed": (lambda: [[1, 1, 1], [5, -5, 0]], "(samples, 2)"),
+        "one sample": (lambda: [[1, 5]], "(samples, 2)"),
+        "infinity": (lambda: [[1.0, float("inf")], [1.0, -float("inf")]], "infinity"),
     },
     "ndcg_of_one": {
         "recall": (lambda s, i, k: float((s > s[i]).sum() < k), "full marks"),
@@ -418,6 +453,17 @@ MISTAKES = {
         "best of all": (every_step_at_a_later_sparsity, "jumpy"),
         "too generous": (lambda s, a: exercises.budget_from_scan.solve(s, 2.5 * a), "more than 0.01"),
         "too strict": (lambda s, a: exercises.budget_from_scan.solve(s, a if "edge" in s else a / 4), "bears 0.8"),
+        "against the step before": (against_the_step_before, "against the whole layer"),
+        "any change": (
+            lambda s, a: budget_as_given(s, a, damage=lambda whole, now: abs(whole - now)),
+            "no damage",
+        ),
+        "relative": (
+            lambda s, a: budget_as_given(s, a, damage=lambda whole, now: (whole - now) / whole),
+            "not a ratio",
+        ),
+        "unsorted": (lambda s, a: budget_as_given(s, a, order=list), "sort them"),
+        "a constant": (lambda s, a: {"robust": 0.8, "fragile": 0.0, "jumpy": 0.0}, "for each of slow"),
     },
     "cubic_by_step": {
         "linear": (lambda s, b, e, f: f * min(1, max(0, (s - b) / (e - b))), "straight line"),

@@ -167,27 +167,28 @@ QUESTIONS = {
     ),
     7: Question(
         "On a trained network the first-order score |mean| ranks single weights almost perfectly by what "
-        "their removal does to the loss. Yet prune most of the weights by it, and the network does worse "
-        "than with magnitude. Why?",
+        "their removal does to the loss. Yet remove most of the weights by it in one cut, and the network "
+        "does far worse than with magnitude. Which change mends that, with no training?",
         {
             "a": (
-                "The score was computed from too few images",
-                "With the same images it ranked single weights almost perfectly. Something changes "
-                "between one weight and many.",
+                "Compute the score from more images",
+                "From these images it ranked single weights almost perfectly. Something changes "
+                "between one weight and many, and these images show it, too, if they are asked again.",
             ),
             "b": (
-                "The absolute value should be taken inside the mean, then it would win",
-                "That helps much, and at 90 % it was still behind magnitude. The limit lies in the slope.",
+                "Take the absolute value inside the mean",
+                "That helps much in one cut, and at 90 % it was still behind magnitude. It is a score "
+                "from before the first cut like the other.",
             ),
             "c": (
-                "Magnitude has seen the training data, the score only calibration images",
-                "Both look at weights that training has made, and the score at images besides. It knows "
-                "more, not less.",
+                "Take as many weights from each layer as magnitude does",
+                "Then the layers keep the right number of weights, and the wrong ones: with equal counts "
+                "everywhere, it still matters *which* go.",
             ),
             "d": (
-                "A slope tells what a short step does, and removing most weights is a long one",
-                "On the way the slopes change. And |mean| removes even large weights where the slope "
-                "happens to be small, which makes the step longer still.",
+                "Go in many small steps, and take the scores anew before each",
+                "A slope is true only nearby, and on a long way it changes: a weight that was dispensable "
+                "is not, once the one that did the same work is gone. Asked again, the slopes say so.",
             ),
         },
         right="d",
