@@ -29,7 +29,9 @@ STYLES = {
     "global": (_BLUE, "o"),
     "one-shot": (_BLUE, "o"),
     "fine-tuned": (_GREEN, "^"),
+    "fine-tuned, ERK": (_PURPLE, "D"),
     "iterative": (_RED, "P"),
+    "linear": (_BLACK, "."),
     "Taylor |mean|": (_SKY, ">"),
     "Taylor mean |·|": (_GREEN, "^"),
     "Fisher": (_RED, "P"),
@@ -56,10 +58,11 @@ STYLES = {
     "recalibrated": (_GREEN, "^"),
     "random, removed": (_GREY, "x"),
     "random, recalibrated": (_GREY, "*"),
+    "Taylor, one ranking": (_SKY, ">"),
+    "Taylor, equal shares": (_GREEN, "^"),
     "Taylor, users alike": (_RED, "P"),
     "dimensions": (_GREEN, "D"),
     "magnitude, tuned": (_BLUE, "o"),
-    "dimensions, tuned": (_GREEN, "D"),
 }
 WIDTH = 7.0  # inches: a page, and the text column of a notebook
 

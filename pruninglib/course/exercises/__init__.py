@@ -7,14 +7,14 @@ from .foundations import QUESTIONS as foundations
 from .image_classification import exemplars_of, may_go_out, prune_but
 from .magnitude import global_threshold, masked_step, prune_exactly
 from .promise import memorised_share, stopping_epoch, verdict_for
-from .ranking import highest_release, ndcg_of_one, row_pruned_bytes
+from .ranking import highest_release, ndcg_of_one, prune_dimensions, row_pruned_bytes
 from .sensitivity import (
     budget_from_scan,
     first_order_score,
     gradients_that_disagree,
     two_readings,
 )
-from .sentiment import f1_of, may_leave, parameters_of_a_head
+from .sentiment import f1_of, may_leave, without_heads
 from .structure import chain_without, speed_ups, two_of_four
 from .what_is_pruning import csr_bytes, mask_from_threshold, sparsity_of
 from .when_to_prune import cubic_by_step, pareto_front, rewind, shuffle_within_layers
@@ -37,9 +37,9 @@ __all__ = [
     "may_leave",
     "memorised_share",
     "ndcg_of_one",
-    "parameters_of_a_head",
     "pareto_front",
     "prune_but",
+    "prune_dimensions",
     "prune_exactly",
     "rewind",
     "row_pruned_bytes",
@@ -50,4 +50,5 @@ __all__ = [
     "two_of_four",
     "two_readings",
     "verdict_for",
+    "without_heads",
 ]
