@@ -19,7 +19,7 @@ def _judge_ndcg(answer) -> str | None:
     ties = torch.tensor([0.5, 2.0, 0.5, -1.0, 0.5])
     cases = [
         (plain, item, k, place)
-        for item, k, place in ((1, 3, 1), (3, 3, 2), (2, 3, 3), (4, 3, 4), (4, 4, 4))
+        for item, k, place in ((1, 3, 1), (2, 3, 3), (3, 3, 2), (4, 3, 4), (4, 4, 4))
     ]
     cases += [
         (negative, item, k, place)
@@ -89,7 +89,7 @@ def _judge_row_bytes(answer) -> str | None:
             want / 4: "That counts numbers. Each of them takes 4 bytes.",
         }  # fmt: skip
         if table is cancels and got < want:
-            return "A row is empty if each of its values is zero. Values of both signs may add up to zero."
+            return "A row is empty if each of its values is zero. Values may be below zero, or add up to it."
         return mistakes.get(
             got,
             f"For {rows} rows of {columns}, {rows - left} of them empty, the answer is {want} bytes, not {got:g}.",
@@ -112,7 +112,7 @@ def _judge_dimensions(answer) -> str | None:
     cases = [
         (example(6, 5), example(9, 5, seed=1), 2),
         (example(30, 4, seed=2) * torch.tensor([1.0, 2.0, 0.5, 1.5]), example(3, 4, seed=3) * torch.tensor([9.0, 0.1, 6.0, 0.1]), 2),
-        (torch.tensor([[-3.0, 1.0, 1.5], [0.0, 1.0, 1.5]]), torch.tensor([[0.0, 1.0, 1.5], [0.0, 1.0, -1.5]]), 1),
+        (torch.tensor([[-3.0, 1.0, 1.4], [0.0, 1.0, 1.4]]), torch.tensor([[0.0, 1.0, 1.4], [0.0, 1.0, -1.4]]), 1),
         (tied, torch.tensor([[1.0, 0.0, 2.0, 0.0]]), 2),
         (example(4, 3), example(2, 3, seed=1), 3),
     ]  # fmt: skip
@@ -194,6 +194,8 @@ def _judge_release(answer) -> str | None:
         limits = f"With {overall} allowed in all and {slice_limit} in any slice"
         if want == 0 and len(table) == 1:
             return "The head lost 0.03 and the tail gained as much. Any slice may be the worst: take the largest loss of them."
+        if want == 0 and table is uneven:
+            return f"{limits} nothing passes, whatever the slices' names: `lost` is {table}."
         if want == 0:
             return f"{limits} nothing passes: then the answer is 0, no go."
         if table is backwards:
