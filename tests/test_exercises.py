@@ -82,7 +82,25 @@ def pruned_but(model, spared, images, sparsity, score=torch.abs, budget=pl.globa
 
 
 def verdict_of(low, high, worth):
-    return "holds" if low > worth else "does not hold" if high < worth else "open"
+    return "holds" if low > worth else "contradicted" if high < worth else "open"
+
+
+def around(a, b, errors):
+    gains = np.subtract(a, b)
+    half = errors * gains.std(ddof=1) / len(gains) ** 0.5
+    return gains.mean() - half, gains.mean() + half
+
+
+def stopped_without_reset(scores, patience):
+    best, waited = 1, 0
+    for epoch, score in enumerate(scores, start=1):
+        if score > scores[best - 1]:
+            best = epoch
+        elif epoch > 1:
+            waited += 1
+        if waited == patience:
+            break
+    return best
 
 
 def weights_of(model):
@@ -105,6 +123,21 @@ def kept_dimensions(users, items, scores, keep):
     mask = torch.zeros_like(scores)
     mask[scores.argsort(descending=True, stable=True)[:keep]] = 1
     return users * mask, items * mask
+
+
+def kept_rows(state, heads, keep):
+    each = len(state["key.bias"]) // heads
+    return [h * each + i for h in keep for i in range(each)]
+
+
+def heads_cut(state, heads, keep, rows=None):
+    """The heads removed as they should be, or these rows."""
+    rows = kept_rows(state, heads, keep) if rows is None else rows
+    small = {n: v[rows] for n, v in state.items()}
+    return small | {
+        "output.weight": state["output.weight"][:, rows],
+        "output.bias": state["output.bias"],
+    }
 
 
 # name of the exercise -> named mistake -> (answer, a word of the message that helps)
@@ -663,6 +696,7 @@ MISTAKES = {
         "accuracy": (lambda a, g, t: (a == t).float().mean(), "accuracy"),
         "noise": (lambda a, g, t: (g != t).float().mean(), "that are wrong"),
         "count": (lambda a, g, t: ((a == g) & (g != t)).sum(), "Divide"),
+        "a constant": (lambda a, g, t: 0.25, "you returned 0.25"),
     },
     "stopping_epoch": {
         "best of all": (lambda s, p: s.index(max(s)) + 1, "never seen"),
@@ -670,6 +704,9 @@ MISTAKES = {
         "where it stops": (lambda s, p: exercises.stopping_epoch.solve(s, p) + p, "Kept are the weights"),
         "last of equals": (lambda s, p: max(range(1, exercises.stopping_epoch.solve(s, p) + (2 if s[1] == s[2] else 1)), key=lambda e: (s[e - 1], e)), "only as good"),
         "score": (lambda s, p: max(s), "whole number"),
+        "a counter never reset": (stopped_without_reset, "back to 0"),
+        "from zero": (lambda s, p: 0 if max(s) < 0 else exercises.stopping_epoch.solve(s, p), "not with 0"),
+        "always the second": (lambda s, p: 2, "you returned 2"),
     },
     "verdict_for": {
         "unpaired": (lambda a, b, w: verdict_of(interval(a).low - interval(b).high, interval(a).high - interval(b).low, w), "drops out"),
@@ -678,9 +715,13 @@ MISTAKES = {
         "sign": (lambda a, b, w: exercises.verdict_for.solve(b, a, w), "less `without`"),
         "size of the gain": (lambda a, b, w: exercises.verdict_for.solve([max(x, y) for x, y in zip(a, b, strict=True)], [min(x, y) for x, y in zip(a, b, strict=True)], w), "less `without`"),
         "open if it has zero": (lambda a, b, w: "open" if (g := interval(x - y for x, y in zip(a, b, strict=True))).low < 0 < g.high else exercises.verdict_for.solve(a, b, w), "contains zero"),
-        "two answers": (lambda a, b, w: "holds" if exercises.verdict_for.solve(a, b, w) == "holds" else "does not hold", "reaches below"),
+        "two answers": (lambda a, b, w: "holds" if exercises.verdict_for.solve(a, b, w) == "holds" else "contradicted", "reaches below"),
         "worth is one": (lambda a, b, w: exercises.verdict_for.solve(a, b, 1.0), "whatever it is"),
         "a bool": (lambda a, b, w: exercises.verdict_for.solve(a, b, w) == "holds", "'open'"),
+        "1.96 standard errors": (lambda a, b, w: verdict_of(*around(a, b, 1.96), w), "Student's t"),
+        "one standard error": (lambda a, b, w: verdict_of(*around(a, b, 1), w), "Student's t"),
+        "smallest and largest": (lambda a, b, w: verdict_of(min(g := np.subtract(a, b)), max(g), w), "of the *mean*"),
+        "the old word": (lambda a, b, w: "does not hold" if (v := exercises.verdict_for.solve(a, b, w)) == "contradicted" else v, "'contradicted'"),
     },
     "two_of_four": {
         "half of all": (lambda s: exercises.prune_exactly.solve(s, s.numel() // 2), "not two in every four"),
@@ -688,6 +729,9 @@ MISTAKES = {
         "inverted": (lambda s: ~exercises.two_of_four.solve(s), "wrong way round"),
         "always the first": (lambda s: torch.arange(s.numel()).view(s.shape) % 4 < 2, "not the highest"),
         "other shape": (lambda s: exercises.two_of_four.solve(s).view(-1, 4), "shape"),
+        "absolute": (lambda s: exercises.two_of_four.solve(s.abs()), "no absolute value"),
+        "float": (lambda s: exercises.two_of_four.solve(s).float(), "bool tensor"),
+        "down the columns": (lambda s: exercises.two_of_four.solve(s.T.contiguous()).T if len(s) == 4 else exercises.two_of_four.solve(s), "not two in every four"),
     },
     "chain_without": {
         "zeroed": (lambda a, n, b, k: {m: t * k.view(-1, *[1] * (t.dim() - 1)) for m, t in chain(a, n, b).items()}, "remove, don't zero"),
@@ -696,6 +740,8 @@ MISTAKES = {
         "norm forgotten": (lambda a, n, b, k: {m: t for m, t in exercises.chain_without.solve(a, n, b, k).items() if "running" not in m}, "running_mean"),
         "bias of the reader": (lambda a, n, b, k: exercises.chain_without.solve(a, n, b, k) | {"conv2.bias": b.bias}, "no output"),
         "in place": (cut_in_place, "changed the layers"),
+        "hard-coded": (lambda a, n, b, k: exercises.chain_without.solve(a, n, b, torch.arange(len(k)) != 1), "in their order"),
+        "reversed": (lambda a, n, b, k: {m: t.flip(0) for m, t in exercises.chain_without.solve(a, n, b, k).items()}, "in their order"),
     },
     "speed_ups": {
         "inverted": (lambda a, b, s, t: exercises.speed_ups.solve(b, a, t, s), "wrong way round"),
@@ -703,6 +749,9 @@ MISTAKES = {
         "medians divided": (lambda a, b, s, t: (a / b, s.median() / t.median(), 0), "pair by pair"),
         "share of the ideal": (lambda a, b, s, t: (a / b, (s / t).median(), (s / t).median() * b / a), "Count from 1"),
         "two numbers": (lambda a, b, s, t: (a / b, (s / t).median()), "three numbers"),
+        "constants": (lambda a, b, s, t: (4, 2.5, 0.5), "9,000 to 1,500"),
+        "best of the pairs": (lambda a, b, s, t: (a / b, (s / t).max(), 0), "best of the pairs"),
+        "cut off at zero": (lambda a, b, s, t: (*(r := exercises.speed_ups.solve(a, b, s, t))[:2], max(0, r[2])), "below 0"),
     },
     "f1_of": {
         "precision": (lambda t, c: float(t[c, c] / max(1, t[:, c].sum())), "precision"),
@@ -711,21 +760,35 @@ MISTAKES = {
         "factor": (lambda t, c: exercises.f1_of.solve(t, c) / 2, "factor of 2"),
         "accuracy": (lambda t, c: float(t.trace() / t.sum()) if t[:, c].any() else 0.0, "accuracy"),
         "always class 0": (lambda t, c: exercises.f1_of.solve(t, 0) if t[:, c].any() else 0.0, "use `c`"),
+        "known values": (lambda t, c: (0.7692, 0.4615, 0.0)[c] if len(t) == 3 else 0.0, "use `c`"),
+        "not a number": (lambda t, c: exercises.f1_of.solve(t, c) if t[c].any() else float("nan"), "0 / 0"),
     },
-    "parameters_of_a_head": {
-        "no biases": (lambda c, h: 4 * c * (c // h), "biases"),
-        "output bias": (lambda c, h: 4 * c * (c // h) + 4 * (c // h), "belongs to no head"),
-        "output forgotten": (lambda c, h: 3 * c * (c // h) + 3 * (c // h), "columns of the output"),
-        "all heads": (lambda c, h: 4 * c * c + 4 * c, "whole layer"),
-        "a square": (lambda c, h: 4 * (c // h) ** 2 + 3 * (c // h), "reads them all"),
+    "without_heads": {
+        "output's rows": (lambda s, h, k: heads_cut(s, h, k) | {"output.weight": s["output.weight"][kept_rows(s, h, k)]}, "columns, not its rows"),
+        "output's bias": (lambda s, h, k: heads_cut(s, h, k) | {"output.bias": s["output.bias"][kept_rows(s, h, k)]}, "belongs to no head"),
+        "output forgotten": (lambda s, h, k: heads_cut(s, h, k) | {"output.weight": s["output.weight"]}, "columns"),
+        "zeroed": (lambda s, h, k: {n: v * 0 for n, v in s.items()}, "cut them out"),
+        "biases forgotten": (lambda s, h, k: heads_cut(s, h, k) | {"key.bias": s["key.bias"]}, "key.bias"),
+        "every other row": (lambda s, h, k: heads_cut(s, h, k, [r for i in k for r in range(i, len(s["key.bias"]), h)]), "from 4·h on"),
+        "the others kept": (lambda s, h, k: heads_cut(s, h, [i for i in range(h) if i not in k] or k), "outputs differ"),
+        "always the first": (lambda s, h, k: heads_cut(s, h, list(range(len(k)))), "outputs differ"),
+        "in place": (lambda s, h, k: [v.zero_() for v in s.values()] and heads_cut(s, h, k), "changed the weights"),
+        "a list": (lambda s, h, k: list(s.values()), "same names"),
     },
     "may_leave": {
-        "test chooses": (lambda v, t, m: (n := max(t, key=lambda k: t[k][2]), t[n][2] <= m), "may not choose"),
-        "mean decides": (lambda v, t, m: (n := max(v, key=lambda k: v[k][0]), t[n][0] <= m), "not the mean"),
-        "valid decides": (lambda v, t, m: (n := max(v, key=lambda k: v[k][0]), v[n][2] <= m), "no longer counts"),
-        "high names": (lambda v, t, m: (n := max(v, key=lambda k: v[k][2]), t[n][2] <= m), "the mean names"),
-        "strictly below": (lambda v, t, m: (n := max(v, key=lambda k: v[k][0]), t[n][2] < m), "exactly"),
-        "a name alone": (lambda v, t, m: max(v, key=lambda k: v[k][0]), "two things"),
+        "mean decides": (lambda c, m: [n for n in c if c[n][0] > m[n]], "Ask `high`"),
+        "low decides": (lambda c, m: [n for n in c if c[n][1] > m[n]], "Ask `high`"),
+        "one and a half times the mean": (lambda c, m: [n for n in c if 1.5 * c[n][0] > m[n]], "Ask `high`"),
+        "worst slice alone": (lambda c, m: [n for n in [max(c, key=lambda k: c[k][0])] if c[n][2] > m[n]], "Ask `high`"),
+        "worst by its high alone": (lambda c, m: [n for n in [max(c, key=lambda k: c[k][2])] if c[n][2] > m[n]], "Ask `high`"),
+        "at the limit": (lambda c, m: [n for n in c if c[n][2] >= m[n]], "exactly"),
+        "unsorted": (lambda c, m: [n for n in c if c[n][2] > m[n]], "comes first"),
+        "sorted by high": (lambda c, m: sorted((n for n in c if c[n][2] > m[n]), key=lambda n: -c[n][2]), "comes first"),
+        "ties turned round": (lambda c, m: exercises.may_leave.solve(dict(reversed(c.items())), m), "comes first"),
+        "one limit": (lambda c, m: exercises.may_leave.solve(c, dict.fromkeys(c, 0.05)), "its limit is"),
+        "nobody": (lambda c, m: [], "Ask `high`"),
+        "yes or no": (lambda c, m: not exercises.may_leave.solve(c, m), "list of names"),
+        "numbers": (lambda c, m: [m[n] for n in exercises.may_leave.solve(c, m)], "no slice"),
     },
 }  # fmt: skip
 
@@ -775,6 +838,7 @@ MASKS = (torch.clone, np.asarray, torch.Tensor.tolist)
         "sparsity_of",
         "csr_bytes",
         "global_threshold",
+        "f1_of",
         "ndcg_of_one",
         "row_pruned_bytes",
         "highest_release",
@@ -784,6 +848,30 @@ MASKS = (torch.clone, np.asarray, torch.Tensor.tolist)
 def test_right_numbers_of_other_types_pass(name, as_type):
     exercise = getattr(exercises, name)
     assert exercise.check(lambda *inputs: as_type(float(exercise.solve(*inputs)))) == CORRECT
+
+
+@pytest.mark.parametrize("as_type", NUMBERS)
+def test_right_shares_of_other_types_pass(as_type):
+    exercise = exercises.memorised_share
+    assert exercise.check(lambda *inputs: as_type(float(exercise.solve(*inputs)))) == CORRECT
+
+
+@pytest.mark.parametrize("as_type", [np.int64, np.array, torch.tensor])
+def test_right_epochs_of_other_types_pass(as_type):
+    exercise = exercises.stopping_epoch
+    assert exercise.check(lambda *inputs: as_type(exercise.solve(*inputs))) == CORRECT
+
+
+@pytest.mark.parametrize("as_type", [list, np.array, torch.tensor])
+def test_right_speed_ups_of_other_types_pass(as_type):
+    exercise = exercises.speed_ups
+    assert exercise.check(lambda *inputs: as_type(exercise.solve(*inputs))) == CORRECT
+
+
+@pytest.mark.parametrize("as_type", [lambda m: m.T.contiguous().T, np.asarray, torch.Tensor.tolist])
+def test_a_right_mask_of_two_in_four_may_lie_in_memory_as_it_likes(as_type):
+    exercise = exercises.two_of_four
+    assert exercise.check(lambda scores: as_type(exercise.solve(scores))) == CORRECT
 
 
 def with_keep(weight, mask, optimizer):
@@ -809,6 +897,22 @@ def test_right_masks_of_other_types_pass(as_type):
 def test_right_tables_of_other_types_pass(pair, as_type):
     exercise = exercises.prune_dimensions
     assert exercise.check(lambda *i: pair(as_type(t) for t in exercise.solve(*i))) == CORRECT
+
+
+@pytest.mark.parametrize("as_type", [list, tuple, np.array])
+def test_names_of_slices_in_other_containers_pass(as_type):
+    answer = exercises.may_leave.solve
+    assert exercises.may_leave.check(lambda c, m: as_type(answer(c, m))) == CORRECT
+
+
+@pytest.mark.parametrize(
+    "as_type", [torch.clone, np.asarray, torch.Tensor.tolist, torch.nn.Parameter]
+)
+def test_smaller_heads_of_other_types_and_in_another_order_pass(as_type):
+    for turn in (1, -1):  # the order of the heads does not matter
+        assert exercises.without_heads.check(
+            lambda s, h, k, turn=turn: {n: as_type(v) for n, v in heads_cut(s, h, k[::turn]).items()}
+        ) == CORRECT  # fmt: skip
 
 
 @pytest.mark.parametrize("answer", [with_keep, by_new_data])

@@ -5,6 +5,7 @@ breaks, and with each control until its last record (`branches.py`). What a run 
 tests that need it, and all of a lesson's runs together may cost at most COST times its own.
 """
 
+import ast
 import functools
 import json
 import os
@@ -21,13 +22,14 @@ import pytest
 from branches import CHANGES, CONTROLS, EXACT, SABOTAGES
 
 from pruninglib.course import machine, runner
+from pruninglib.course.fold import mixed, only_speaks
 from pruninglib.course.runner import LessonError, execute, find_lessons, outcome
 
 FOUND = find_lessons()
 LESSONS = [lesson for lesson in FOUND if lesson.number is not None]
 SELF_TESTS = [lesson for lesson in FOUND if lesson.number is None]  # they ask, and claim nothing
 COST = 2.5  # all runs of a lesson, in CPU seconds of its own run
-SLACK = 1.2  # on the budget, for processors differ in what they do fast
+SLACK = 1.2  # on both budgets, for processors differ in what they do fast, and a busy one in that
 FORKS = sys.platform == "linux"  # macOS has no fork that its own libraries survive
 OFFLINE = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")  # nobody is there
 FEWEST = {"seeds": 2, "first_seed": 10}  # other seeds, and as few as an interval allows
@@ -182,7 +184,7 @@ def test_a_lesson_and_its_checks_keep_to_their_budgets(lesson, record_property):
     checks = 1 + runs["cpu"] / own
     record_property("cost", f"{lesson.path.stem:28}{own:5.0f} s {units:5.0f} units {checks:7.2f}")
     assert units <= SLACK * machine.BUDGET
-    assert checks <= COST or not FORKS
+    assert checks <= SLACK * COST or not FORKS
 
 
 @still
@@ -239,3 +241,31 @@ def test_no_measured_number_is_typed_into_prose(lesson):
             assert not re.search(r"\d[.,]\d+ ?(points|times|ms|seconds)", cell.source)
             for number in re.findall(r"\d+[.,]\d+ ?(?=%)", cell.source):
                 assert number.strip() in ("99.5", "99.9"), f"{number}% is typed: use pl.say"
+
+
+@still
+def test_cells_that_speak_are_folded_and_those_that_compute_are_not(lesson):
+    assert mixed(committed(lesson.path)) == [], "pruninglib fold says which cells to part"
+    for cell in committed(lesson.path).cells:
+        hidden = cell.metadata.get("jupyter", {}).get("source_hidden", False)
+        assert hidden == (cell.cell_type == "code" and only_speaks(cell.source)), "pruninglib fold"
+
+
+@still
+def test_figures_have_words(lesson):
+    code = [cell for cell in committed(lesson.path).cells if cell.cell_type == "code"]
+    images = [o for cell in code for o in cell.outputs if "image/png" in o.get("data", {})]
+    assert images and all(o.metadata.get("image/png", {}).get("alt") for o in images)
+
+
+@still
+def test_what_is_compared_is_claimed_with_its_bound(lesson):
+    """A truth is of what is exact: no `<` or `>` stands in it."""
+    for cell in committed(lesson.path).cells:
+        for node in ast.walk(ast.parse(cell.source)) if cell.cell_type == "code" else ():
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "pl.claim":
+                compared = [
+                    c for arg in node.args for c in ast.walk(arg) if isinstance(c, ast.Compare)
+                ]
+                ops = [op for c in compared for op in c.ops]
+                assert not any(isinstance(op, ast.Lt | ast.Gt | ast.LtE | ast.GtE) for op in ops)

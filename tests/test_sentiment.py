@@ -33,7 +33,11 @@ def test_splits_and_texts_belong_together(task):
         assert labels.tolist() == known["label"].tolist() and labels.float().mean() == 0.5
         assert tokens[:50].equal(encode(task.tokenizer, texts[:50]))
         slices = task.slices[split]
-        for name, column in (("negation", "negation"), ("rare words", "rare")):
+        for name, column in [
+            ("negation", "negation"),
+            ("rare words", "rare"),
+            ("wrong label", "flipped"),
+        ]:
             assert slices[name].tolist() == known[column].tolist()
         lengths = torch.tensor(known["words"].to_numpy())
         assert lengths[slices["long"]].min() > lengths[slices["short"]].max()
@@ -41,6 +45,38 @@ def test_splits_and_texts_belong_together(task):
         assert slices["positive"].equal(labels == 1)
     again = train_tokenizer(task.texts["train"], 500, 24)
     assert task.tokenizer.to_str() == again.to_str(), "it has seen other splits"
+
+
+def test_rows_that_training_never_uses_are_trimmed(task):
+    whole = pl.sentiment(trim=False)
+    used = torch.bincount(whole.splits["train"][0].flatten(), minlength=500)
+    pieces = len(task.build(0).tokens.weight)
+    assert len(whole.build(0).tokens.weight) == 500 > pieces == 2 + int((used[2:] > 0).sum())
+    assert (used[2:-1] >= used[3:]).all(), "numbered by use"
+    for split, (tokens, _) in task.splits.items():
+        assert task.tokens(task.texts[split][:9]).equal(tokens[:9])
+        assert tokens.max() < pieces == task.pieces and tokens.equal(whole.splits[split][0]), split
+
+
+def test_a_piece_that_only_test_uses_is_unknown(monkeypatch):
+    texts = [f"good film number {'abcdefgh'[i % 8]} {i % 2}" for i in range(10_662)]
+    split = datasets.split
+
+    def marked(indices, labels, sizes):
+        places = split(indices, labels, sizes)
+        for i in places["test"][0].tolist():
+            texts[i] = texts[i].replace("film", "fil")  # a step on the way to "film"
+        return places
+
+    monkeypatch.setattr(datasets, "film_reviews", lambda: (texts, torch.arange(10_662) % 2))
+    monkeypatch.setattr(datasets, "split", marked)
+    task, whole = pl.sentiment("full"), pl.sentiment("full", trim=False)
+    pieces = len(task.build(0).tokens.weight)
+    unseen = whole.splits["test"][0] >= pieces
+    assert unseen.any() and (task.splits["test"][0][unseen] == 1).all()
+    assert task.splits["test"][0][~unseen].equal(whole.splits["test"][0][~unseen])
+    assert task.splits["train"][0].equal(whole.splits["train"][0])
+    assert task.tokens(task.texts["test"][:9]).equal(task.splits["test"][0][:9])
 
 
 def test_the_tokenizer_is_the_same_every_time_and_knows_training_texts_only():

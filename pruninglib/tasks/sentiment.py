@@ -1,7 +1,9 @@
 """Is a review good or bad? Generated reviews (bundled), sentences from film reviews (full)."""
 
+import json
 import math
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,23 +32,34 @@ class TextTask(Task):
     """A task on texts.
 
     texts: by split, what the tokens of `splits` were made from.
-    tokenizer: trained on the training texts; token 0 is padding.
+    tokenizer: trained on the training texts; token 0 is padding, 1 unknown, and the others are
+        numbered by how often the training texts use them.
+    pieces: how many of them the network has a row for.
     """
 
     texts: dict[str, list[str]]
     tokenizer: Tokenizer
+    pieces: int
+
+    def tokens(self, texts: Sequence[str]) -> Tensor:
+        """What the network reads, int64 (texts, length); a piece without a row is unknown."""
+        tokens = encode(self.tokenizer, texts)
+        return tokens.where(tokens < self.pieces, torch.tensor(1))
 
 
-def sentiment(data: str = "bundled") -> TextTask:
+def sentiment(data: str = "bundled", trim: bool = True) -> TextTask:
     """Reviews, negative (0) or positive (1), and a small transformer encoder.
 
     data: "bundled", 10,000 generated reviews, offline (7,000 train, 1,000 valid, 2,000 test); or
         "full", 10,662 sentences from film reviews (8,662 / 1,000 / 1,000).
+    trim: the network has no row for a piece that the training texts never use; in valid and test it
+        becomes token 1, unknown. Without, it has one for each of the tokenizer's pieces.
     """
     if data == "bundled":
         reviews = datasets.generated_reviews()
         texts, labels = list(reviews["text"]), torch.tensor(reviews["label"])
         known = {"negation": "negation", "contrast": "contrast", "rare words": "rare"}
+        known["wrong label"] = "flipped"
         known = {name: torch.tensor(reviews[column]) for name, column in known.items()}
         sizes, vocabulary, length, encoder = (7000, 1000, 2000), 500, 24, {}
         epochs, batch_size, lr, weight_decay = 5, 50, 3e-3, 0.1
@@ -63,10 +76,12 @@ def sentiment(data: str = "bundled") -> TextTask:
     places = datasets.split(torch.arange(len(texts)), labels, sizes)
     of_split = {split: [texts[i] for i in at] for split, (at, _) in places.items()}
     tokenizer = train_tokenizer(of_split["train"], vocabulary, length)
-    splits = {
-        split: (encode(tokenizer, of_split[split]), classes)
-        for split, (_, classes) in places.items()
-    }
+    encoded = {split: encode(tokenizer, texts) for split, texts in of_split.items()}
+    pieces = tokenizer.get_vocab_size()
+    if trim:
+        pieces = int(encoded["train"].max()) + 1
+        encoded = {split: t.where(t < pieces, torch.tensor(1)) for split, t in encoded.items()}
+    splits = {split: (encoded[split], classes) for split, (_, classes) in places.items()}
     slices = {}
     for split, (at, classes) in places.items():
         found = text_slices(of_split[split], of_split["train"])
@@ -83,7 +98,7 @@ def sentiment(data: str = "bundled") -> TextTask:
     return TextTask(
         name=f"sentiment-{data}",
         splits=splits,
-        build=partial(transformer, tokenizer.get_vocab_size(), length, **encoder),
+        build=partial(transformer, pieces, length, **encoder),
         loss=loss,
         metrics=metrics,
         primary="accuracy",
@@ -94,6 +109,7 @@ def sentiment(data: str = "bundled") -> TextTask:
         slices=slices,
         texts=of_split,
         tokenizer=tokenizer,
+        pieces=pieces,
         cooling=True,
     )
 
@@ -112,7 +128,8 @@ def train_tokenizer(texts: Sequence[str], vocabulary: int, length: int) -> Token
 
     Byte-pair encoding (Sennrich et al., ACL 2016): beginning with characters, the most frequent
     pair of neighbours is joined again and again, until there are `vocabulary` pieces. Every text
-    becomes `length` tokens: cut, or padded with token 0.
+    becomes `length` tokens: cut, or padded with token 0. Pieces are numbered by how often these
+    texts use them, so those that were only a step on the way to longer ones come last.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else it warns in forked processes
     tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
@@ -124,7 +141,13 @@ def train_tokenizer(texts: Sequence[str], vocabulary: int, length: int) -> Token
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.enable_truncation(length)
     tokenizer.enable_padding(length=length, pad_id=0, pad_token=PADDING)
-    return tokenizer
+
+    uses = Counter(i for found in tokenizer.encode_batch(texts) for i in found.ids)
+    described = json.loads(tokenizer.to_str())
+    vocabulary = described["model"]["vocab"]
+    order = sorted(vocabulary, key=lambda p: (min(vocabulary[p], 2), -uses[vocabulary[p]], p))
+    described["model"]["vocab"] = {piece: i for i, piece in enumerate(order)}
+    return Tokenizer.from_str(json.dumps(described))
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> Tensor:

@@ -14,7 +14,7 @@ from .sensitivity import (
     gradients_that_disagree,
     two_readings,
 )
-from .sentiment import f1_of, may_leave, parameters_of_a_head
+from .sentiment import f1_of, may_leave, without_heads
 from .structure import chain_without, speed_ups, two_of_four
 from .what_is_pruning import csr_bytes, mask_from_threshold, sparsity_of
 from .when_to_prune import cubic_by_step, pareto_front, rewind, shuffle_within_layers
@@ -37,7 +37,6 @@ __all__ = [
     "may_leave",
     "memorised_share",
     "ndcg_of_one",
-    "parameters_of_a_head",
     "pareto_front",
     "prune_but",
     "prune_dimensions",
@@ -51,4 +50,5 @@ __all__ = [
     "two_of_four",
     "two_readings",
     "verdict_for",
+    "without_heads",
 ]

@@ -1,21 +1,28 @@
 """Exercises of lesson 11 Sentiment analysis. Each: the judge, then the solution it belongs to."""
 
+import math
+
 import torch
 from torch import Tensor
 
-from .exercise import exercise
+from .exercise import example, exercise
 
 
 def _judge_f1(answer) -> str | None:
     table = torch.tensor([[50, 10, 0], [20, 15, 5], [0, 0, 0]])
-    if answer(torch.tensor([[5, 0], [5, 0]]), 1) != 0:
+    if float(answer(torch.tensor([[5, 0], [5, 0]]), 1)) != 0:
         return "Class 1 is never predicted: precision is 0 / 0, and F1 counts as 0."
     got = float(answer(table, 0))
     precision, recall = 50 / 70, 50 / 60
     want = 2 * precision * recall / (precision + recall)
     if abs(got - want) < 1e-4:
-        other = float(answer(table, 1))
-        return None if abs(other - 0.4615) < 1e-4 else "Class 0 is right, class 1 is not: use `c`."
+        square = torch.tensor([[3, 1], [1, 3]])  # precision and recall alike
+        cases = [(table, 1, 0.4615), (square, 0, 0.75), (square.flip(0), 1, 0.25), (table, 2, 0)]
+        for other, c, right in cases:
+            if not abs(float(answer(other, c)) - right) < 1e-4:  # nor NaN
+                where = f"For class {c} of {other.tolist()} F1 is {right}"
+                return f"One case is right. {where}: use `c`, and let 0 / 0 count as 0."
+        return None
     known = {
         precision: "That is precision: what is found, of all that was predicted as the class.",
         recall: "That is recall: what is found, of all that belong to the class.",
@@ -40,80 +47,126 @@ def f1_of(table: Tensor, c: int) -> float:
     return float(2 * found / together) if together else 0.0
 
 
-def _judge_head(answer) -> str | None:
-    for channels, heads in ((32, 4), (12, 3)):
-        got, each = float(answer(channels, heads)), channels // heads
-        want = 4 * channels * each + 3 * each
-        if got == want:
-            continue
-        mistakes = {
-            4 * channels * each: "Query, key and value have biases: a head has its share of each.",
-            4 * channels * each + 4 * each: "The output's bias belongs to no head: it stays.",
-            3 * channels * each + 3 * each: "The columns of the output that read it go, too.",
-            3 * channels * each: "Add the biases, and the columns of the output that read it.",
-            4 * channels**2 + 4 * channels: "That is the whole layer with all its heads.",
-            4 * each**2 + 3 * each: "A head makes few channels, but reads them all.",
-        }
-        return mistakes.get(
-            got,
-            f"With {channels} channels and {heads} heads, a head makes {each} channels from {channels}, "
-            f"three times, and {channels} from {each} once: {want} with biases, not {got:g}.",
-        )
+LAYERS = ("query", "key", "value", "output")
+
+
+def _attend(state: dict[str, Tensor], x: Tensor, heads: int) -> Tensor:
+    """Attention from weights and biases by name."""
+    q, k, v = (
+        (x @ state[f"{n}.weight"].T + state[f"{n}.bias"]).unflatten(1, (heads, -1)).transpose(0, 1)
+        for n in LAYERS[:3]
+    )
+    mixed = (q @ k.transpose(1, 2) / math.sqrt(q.shape[-1])).softmax(-1) @ v
+    return mixed.transpose(0, 1).flatten(1) @ state["output.weight"].T + state["output.bias"]
+
+
+def _judge_heads(answer) -> str | None:
+    for channels, heads, keep in ((8, 2, [1]), (12, 4, [0, 3]), (6, 3, [0, 1, 2]), (6, 6, [2, 4])):
+        each, kept = channels // heads, channels // heads * len(keep)
+        state = {}
+        for i, name in enumerate(LAYERS):
+            state[f"{name}.weight"] = example(channels, channels, seed=channels + i)
+            state[f"{name}.bias"] = example(channels, seed=channels + 9 + i)
+        given = {name: value.clone() for name, value in state.items()}
+        got = answer(given, heads, keep)
+        if not isinstance(got, dict) or got.keys() != state.keys():
+            return f"Return a dict with the same names: {', '.join(state)}."
+        if any(not given[name].equal(value) for name, value in state.items()):
+            return "You changed the weights that were given. Make smaller ones and leave those."
+        got = {name: torch.as_tensor(value).float() for name, value in got.items()}
+        case = f"Of {heads} heads on {channels} channels, with {keep} kept, "
+        shapes = {f"{name}.weight": (kept, channels) for name in LAYERS[:3]}
+        shapes |= {f"{name}.bias": (kept,) for name in LAYERS[:3]}
+        shapes |= {"output.weight": (channels, kept), "output.bias": (channels,)}
+        for name, shape in shapes.items():
+            if tuple(got[name].shape) == shape:
+                continue
+            why = f"it is {tuple(got[name].shape)}, but must be {shape}."
+            if name == "output.weight":
+                why += " The output *reads* the heads: they are its columns, not its rows."
+            elif name == "output.bias":
+                why += " It belongs to no head: it stays."
+            elif got[name].numel() == state[name].numel():
+                why += " Zeros are still multiplied: cut them out."
+            return f"{case}look at {name}: {why}"
+        x, masked = example(5, channels, seed=1), dict(state)
+        gone = [h * each + i for h in range(heads) if h not in keep for i in range(each)]
+        masked["output.weight"] = state["output.weight"].clone()
+        masked["output.weight"][:, gone] = 0
+        if not torch.allclose(_attend(got, x, len(keep)), _attend(masked, x, heads), atol=1e-4):
+            return (
+                f"{case}the shapes are right, but the outputs differ from those of the same layer "
+                f"masked. Head h owns the {each} rows from {each}·h on, and the same columns of the output."
+            )
     return None
 
 
 @exercise(
-    _judge_head,
-    "A head owns `channels // heads` rows of query, key and value, with their biases.",
-    "It owns as many columns of the output; the output's bias it does not own.",
+    _judge_heads,
+    "A head owns `channels // heads` rows of query, key and value, one after the other, with their biases.",
+    "It owns as many *columns* of the output's weight. The output's bias it does not own.",
+    "Make the list of all kept rows once; `weight[rows]` takes rows, `weight[:, rows]` columns.",
 )
-def parameters_of_a_head(channels: int, heads: int) -> int:
-    each = channels // heads
-    return 3 * (each * channels + each) + channels * each
+def without_heads(state: dict[str, Tensor], heads: int, keep: list[int]) -> dict[str, Tensor]:
+    each = len(state["query.weight"]) // heads
+    rows = [h * each + i for h in keep for i in range(each)]
+    small = {name: value[rows] for name, value in state.items()}
+    small["output.weight"] = state["output.weight"][:, rows]
+    small["output.bias"] = state["output.bias"]
+    return small
 
 
 def _judge_leave(answer) -> str | None:
-    valid = {
-        "plain": (0.01, 0.00, 0.02),
-        "negation": (0.06, 0.03, 0.09),
-        "rare": (0.05, 0.00, 0.10),
+    limits = {"all": 0.02, "plain": 0.05, "negation": 0.05, "rare": 0.10}
+    fine = {
+        "all": (0.01, 0.00, 0.02),
+        "plain": (-0.01, -0.02, 0.00),
+        "negation": (0.03, 0.01, 0.05),
+        "rare": (0.06, 0.03, 0.09),
     }
-    test = {"plain": (0.01, 0.00, 0.02), "negation": (0.04, 0.02, 0.06), "rare": (0.05, 0.02, 0.08)}
-    got = answer(valid, test, 0.07)
-    if not (isinstance(got, tuple | list) and len(got) == 2):
-        return "Return two things: the name of the worst slice, and True or False."
-    name = got[0]
-    if name == "rare":
-        lows = answer(
-            {"a": (0.04, 0.03, 0.05), "b": (0.03, 0.0, 0.09)}, dict.fromkeys("ab", (0, 0, 0)), 1
-        )
-        if lows[0] == "b":
-            return "You took the slice with the highest `high` on valid: the mean names the worst."
-        return (
-            "On *test* the rare words are worst. But test may not choose: take the worst of valid."
-        )
-    if name != "negation":
-        return f"On valid negation has the highest mean, 0.06; you named {name!r}."
-    cases = [(0.07, True), (0.06, True), (0.05, False), (0.03, False)]
-    for limit, want in cases:
-        found = answer(valid, test, limit)[1]
-        if bool(found) == want:
+    uneven = fine | {"negation": (0.04, 0.02, 0.06), "rare": (0.02, -0.12, 0.16)}
+    headline = fine | {"all": (0.03, 0.02, 0.04), "rare": (0.08, 0.05, 0.11)}
+    alike = {"a": (0.5, 0.25, 0.75), "b": (0.0, -0.75, 0.75), "c": (0.25, 0.0, 0.5)}
+    cases = [  # costs, limits, who stands in the way
+        (fine, limits, []),
+        (uneven, limits, ["rare", "negation"]),
+        (headline, limits, ["all", "rare"]),
+        (alike, dict.fromkeys(alike, 0.5), ["a", "b"]),
+        ({"c": (-0.3, -0.4, -0.2)}, {"c": 0.0}, []),
+    ]
+    for costs, allowed, want in cases:
+        got = answer(dict(costs), dict(allowed))
+        if isinstance(got, str | bool) or not hasattr(got, "__iter__"):
+            return f"Return a list of names, empty if the network may leave; not {got!r}."
+        got = [str(name) for name in got]
+        if got == want:
             continue
-        if limit == 0.06:
-            return "A cost that reaches the limit exactly stays within it."
-        if limit == 0.05 and found:
-            return "On test the cost may be as high as 0.06, above a limit of 0.05: ask `high`, not the mean."
-        if limit == 0.07 and not found:
-            return "On test `high` is 0.06 for negation, within 0.07. What valid or other slices say no longer counts."
-        return f"With a limit of {limit} the answer is {want}: on test negation costs 0.02 to 0.06."
+        if unknown := set(got) - set(costs):
+            return f"{min(unknown)!r} is no slice: return the names of the slices."
+        if sorted(got) == sorted(want):
+            ahead = costs[want[0]][2] - allowed[want[0]]
+            return (
+                f"Those are the slices, but {want[0]!r} comes first: its high end is {ahead:.2f} over its own "
+                "limit. Of two as far over, the one given first comes first."
+            )
+        for name in costs:
+            mean, low, high = costs[name]
+            if (name in got) == (name in want):
+                continue
+            said = f"{name!r} costs {mean:.2f} ({low:.2f} to {high:.2f}), and its limit is {allowed[name]:.2f}: "
+            if name in want:
+                part = "the interval reaches beyond it. Ask `high`, of every slice."
+                return said + part
+            reached = "a cost that reaches the limit exactly stays within it."
+            return said + (reached if high == allowed[name] else "even the high end is within.")
     return None
 
 
 @exercise(
     _judge_leave,
-    "`max(valid, key=...)` gives the name; the mean is entry 0.",
-    "Then forget valid: compare `test[name][2]` with the limit.",
+    "A slice stands in the way if its `high`, entry 2, is above `limits` of its name.",
+    "`sorted(names, key=...)` puts the lowest first: sort by the limit less the high end.",
 )
-def may_leave(valid: dict, test: dict, limit: float) -> tuple[str, bool]:
-    worst = max(valid, key=lambda name: valid[name][0])
-    return worst, test[worst][2] <= limit
+def may_leave(costs: dict[str, tuple], limits: dict[str, float]) -> list[str]:
+    over = {name: high - limits[name] for name, (_, _, high) in costs.items()}
+    return sorted((name for name in over if over[name] > 0), key=lambda name: -over[name])
