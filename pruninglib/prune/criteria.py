@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ..base.exact import absolute
 from ..base.gradients import Loss, each_input, mean_gradients, over_samples, plain_linear, wide
 from ..base.running import Samples, call, changed, normal, tensors_in
 from ..base.state import trainer, untouched
@@ -31,7 +32,7 @@ Names = list[str] | None  # None: all prunable weights
 
 def magnitude(model: nn.Module, names: Names = None) -> Scores:
     """|w|: what is small is pruned first (Han et al., NeurIPS 2015)."""
-    return {name: weight.detach().abs() for name, weight in weights_of(model, names).items()}
+    return {name: absolute(weight) for name, weight in weights_of(model, names).items()}
 
 
 def random(model: nn.Module, names: Names = None, seed: int = 0) -> Scores:

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..base.exact import check_gone, keep_highest
+from ..base.exact import keep_highest, keep_highest_inside, least_and_most
 from .budgets import Budget, global_budget
 from .criteria import Scores
 from .grains import Grain, element
@@ -50,7 +50,9 @@ def select(
             raise ValueError(
                 f"the grain {grain.name} prunes every group alike: leave the budget out"
             )
-        kept = {n: _inside(u, grain.pruned(u.shape[1], sparsity)) for n, u in pooled.items()}
+        kept = {
+            n: keep_highest_inside(u, grain.pruned(u.shape[1], sparsity)) for n, u in pooled.items()
+        }
     else:
         kept = _ranked(scores, pooled, sparsity, budget)
     masks = {name: grain.merge(kept[name], score.shape) for name, score in scores.items()}
@@ -71,8 +73,7 @@ def check_scores(name: str, score: Tensor) -> None:
         raise ValueError(f"the scores of {name} are {score.dtype}: they must be floating point")
     if score.numel() == 0:
         raise ValueError(f"the scores of {name} have shape {tuple(score.shape)}: none to rank")
-    # NaN wins in aminmax: one pass and no copy, where isfinite makes several
-    if not all(bound.isfinite() for bound in torch.aminmax(score)):
+    if not all(map(math.isfinite, least_and_most(score))):
         raise ValueError(f"the scores of {name} hold NaN or infinity: every score must be finite")
 
 
@@ -106,9 +107,3 @@ def _ranked(scores: Scores, pooled: Scores, sparsity: float, budget: Budget) -> 
         kept |= zip(names, keep_highest([pooled[name] for name in names], count), strict=True)
     return kept
 
-
-def _inside(groups: Tensor, count: int) -> Tensor:
-    """Kept members of shape (groups, size): the `count` lowest of every group go."""
-    check_gone(int((groups == -math.inf).sum(dim=1).max()), count)
-    lowest = groups.argsort(dim=1, stable=True)[:, :count]
-    return torch.ones_like(groups, dtype=torch.bool).scatter_(1, lowest, False)
