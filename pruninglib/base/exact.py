@@ -16,6 +16,8 @@ SMALL = 100_000  # up to this many scores, all of them are searched
 SAMPLE = 50_000  # scores looked at to guess where the threshold lies
 PART = 32_768  # scores at a time: they stay in the cache, and torch converts no more on one thread
 SHARE = 1 / 8  # collected at most, for their places take as much memory as all the scores
+SORTED = 2**20  # up to this many scores, all of them are sorted for their shares
+BINS = 2**15  # of numbers that are not negative, by the first bits of a float32: 128 in an octave
 FEW = 16  # members up to which all pairs in a group are compared
 
 
@@ -63,6 +65,34 @@ def keep_highest_inside(groups: Tensor, count: int) -> Tensor:
     return kept
 
 
+def count_lowest_shares(layers: list[Tensor], count: int) -> list[int]:
+    """How many of each layer's scores go when the `count` with the lowest *shares* do.
+
+    A share is a score's square over the sum of the squares of all scores in its layer that are no
+    smaller (of equal ones, those after it). Scores, flat, are not negative, but for minus infinity,
+    which marks what is pruned already.
+    """
+    layers = [layer.detach().cpu() for layer in layers]
+    gone, squares_above = [0] * len(layers), [0.0] * len(layers)
+    if sum(map(len, layers)) > SORTED:
+        layers, gone, squares_above = _near_the_threshold(layers, count)
+    shares = []
+    for layer, above in zip(layers, squares_above, strict=True):
+        ascending = torch.from_numpy(np.sort(layer.double().numpy()))
+        pruned = ascending == -math.inf
+        squares = ascending.masked_fill(pruned, 0).square()
+        share = squares / (squares.flip(0).cumsum(0).flip(0) + above)
+        shares.append(share.nan_to_num(0).masked_fill(pruned, -math.inf))  # 0 / 0: only zeros
+    kept = keep_highest(shares, count - sum(gone))
+    return [n + int((~k).count_nonzero()) for n, k in zip(gone, kept, strict=True)]
+
+
+def has_negative(scores: Tensor) -> bool:
+    """Whether any score is below zero; minus infinity, which marks what is pruned, is not meant."""
+    parts = _parts(scores.detach().cpu().flatten(), _wide([scores]))
+    return any(((part < 0) & (part > -math.inf)).any() for part, _, _ in parts)
+
+
 def check_gone(gone: int, count: int) -> None:
     """Raise ValueError if more is pruned already than is to be."""
     if gone > count:
@@ -98,11 +128,14 @@ def _wide(scores: list[Tensor]) -> torch.dtype:
     return functools.reduce(torch.promote_types, [s.dtype for s in scores], torch.float32)
 
 
-def _parts(score: Tensor, dtype: torch.dtype) -> Iterator[tuple[np.ndarray, int, np.ndarray]]:
+def _parts(
+    score: Tensor, dtype: torch.dtype, size: int | None = None
+) -> Iterator[tuple[np.ndarray, int, np.ndarray]]:
     """A few scores of a flat tensor at a time, where they begin, and bools to work with."""
-    whole, room = score.numpy() if score.dtype == dtype else None, np.empty(PART, dtype=bool)
-    for start in range(0, len(score), PART):
-        place = slice(start, min(start + PART, len(score)))
+    size = size or PART
+    whole, room = score.numpy() if score.dtype == dtype else None, np.empty(size, dtype=bool)
+    for start in range(0, len(score), size):
+        place = slice(start, min(start + size, len(score)))
         part = score[place].to(dtype).numpy() if whole is None else whole[place]
         yield part, start, room[: len(part)]
 
@@ -125,7 +158,7 @@ def _ranked_between(
     collected and ranked. None if that is much, or the threshold is not there."""
     total, kept, collected = sum(map(len, scores)), 0, 0
     masks = [torch.empty(len(s), dtype=torch.bool) for s in scores]
-    places, values = [[] for _ in scores], []
+    places, values = [[np.arange(0)] for _ in scores], []
     for score, mask, found in zip(scores, masks, places, strict=True):
         for part, start, room in _parts(score, dtype):
             above = np.greater(part, high, out=mask.numpy()[start : start + len(part)])
@@ -182,6 +215,54 @@ def _kth(scores: list[Tensor], dtype: torch.dtype, k: int) -> float:
     values = torch.cat([s.to(dtype) for s in scores])
     # on a GPU kthvalue works on one of many processors
     return float(values.sort().values[k - 1] if values.is_cuda else values.kthvalue(k).values)
+
+
+def _near_the_threshold(
+    layers: list[Tensor], count: int
+) -> tuple[list[Tensor], list[int], list[float]]:
+    """Of each layer the scores whose shares may lie at the threshold, how many surely go, and the sum
+    of the squares of those that surely stay. A histogram bounds the shares."""
+    edges = np.arange(BINS + 1, dtype=np.int64).astype(np.int32) << 16
+    edges = np.nan_to_num(edges.view(np.float32), nan=np.inf).astype(float) ** 2
+    dtype, found, lost = _wide(layers), [], []
+    for layer in layers:
+        number, squares, alive = np.zeros(BINS, dtype=int), np.zeros(BINS), 0
+        for part, bins in _binned(layer, dtype):
+            number += np.bincount(bins, minlength=BINS)
+            squares += np.bincount(bins, np.square(part, dtype=float), minlength=BINS)
+            alive += len(part)
+        lost.append(len(layer) - alive)
+        tail = np.append(squares[::-1].cumsum()[::-1], 0)  # in this bin and all above
+        with np.errstate(invalid="ignore", divide="ignore"):
+            low = np.nan_to_num(edges[:-1] / tail[:-1], nan=0) * (1 - 1e-6)
+            high = np.nan_to_num(edges[1:] / (tail[1:] + edges[1:]), nan=1) * (1 + 1e-6)
+        found.append((number, low, high, tail))
+    check_gone(sum(lost), count)
+    if sum(lost) == sum(map(len, layers)):
+        return [layer[:0] for layer in layers], lost, [0.0] * len(layers)
+    # No fewer than `count` shares are at most `most`, and fewer are below `least`.
+    number, low, high = (np.concatenate([f[i][f[0] > 0] for f in found]) for i in range(3))
+    least, most = (
+        bound[order[np.searchsorted(number[order].cumsum(), count - sum(lost))]]
+        for bound, order in ((b, b.argsort()) for b in (low, high))
+    )
+    near, gone, above = [], [], []
+    for layer, before, (number, low, high, tail) in zip(layers, lost, found, strict=True):
+        first, end = np.searchsorted(high, least), np.searchsorted(low, most, side="right")
+        parts = [p[(b >= first) & (b < end)] for p, b in _binned(layer, dtype)]
+        near.append(torch.from_numpy(np.concatenate(parts)))
+        gone.append(before + int(number[:first].sum()))
+        above.append(float(tail[max(first, end)]))
+    return near, gone, above
+
+
+def _binned(layer: Tensor, dtype: torch.dtype) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """A few scores at a time with the bin of each; what is pruned already is left out."""
+    for part, _, _ in _parts(layer, dtype, 8 * PART):
+        if part.min() == -math.inf:
+            part = part[part > -math.inf]
+        with np.errstate(over="ignore"):
+            yield part, np.abs(part.astype(np.float32, copy=False)).view(np.int32) >> 16
 
 
 def _keep_of_few(groups: np.ndarray, count: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..base.exact import apportion, keep_highest, nearest
+from ..base.exact import apportion, count_lowest_shares, has_negative, keep_highest, nearest
 
 Shapes = dict[str, torch.Size]
 Groups = list[tuple[list[str], int]]
@@ -49,17 +49,12 @@ def lamp(scores: dict[str, Tensor], shapes: Shapes, pruned: int) -> Groups:
     sparsity for the magnitude-based pruning", ICLR 2021, for magnitudes).
     Raises ValueError for negative scores, whose squares would turn the ranking round.
     """
-    shares = []
-    for name in sorted(scores):
-        ascending = scores[name].double().sort().values
-        gone = ascending == -math.inf
-        if (ascending[~gone] < 0).any():
+    names = sorted(scores)
+    for name in names:
+        if has_negative(scores[name]):
             raise ValueError(f"lamp squares the scores, but {name} has negative ones")
-        squares = ascending.masked_fill(gone, 0).square()
-        share = squares / squares.flip(0).cumsum(0).flip(0)
-        shares.append(share.nan_to_num(0).masked_fill(gone, -math.inf))  # 0 / 0: nothing but zeros
-    kept = keep_highest(shares, pruned)
-    return [([n], int((~k).count_nonzero())) for n, k in zip(sorted(scores), kept, strict=True)]
+    counts = count_lowest_shares([scores[name] for name in names], pruned)
+    return [([name], count) for name, count in zip(names, counts, strict=True)]
 
 
 def with_floor(budget: Budget = global_budget, kept: float = 0.01) -> Budget:
