@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..base.checks import some
 from ..base.exact import apportion, count_lowest_shares, has_negative, keep_highest, nearest
 
 Shapes = dict[str, torch.Size]
@@ -26,8 +27,8 @@ def global_budget(scores: dict[str, Tensor], shapes: Shapes, pruned: int) -> Gro
 
 
 def uniform(scores: dict[str, Tensor], shapes: Shapes, pruned: int) -> Groups:
-    """The same sparsity in every layer."""
-    return _keep_in_proportion(_units(scores), _units(scores), pruned)
+    """The same sparsity in every layer, but no channel or row is the last of its layer to go."""
+    return _keep_in_proportion(_units(scores), scores, shapes, pruned)
 
 
 def erk(scores: dict[str, Tensor], shapes: Shapes, pruned: int) -> Groups:
@@ -38,7 +39,7 @@ def erk(scores: dict[str, Tensor], shapes: Shapes, pruned: int) -> Groups:
     """
     units = _units(scores)
     weights = {n: units[n] * sum(shapes[n]) / math.prod(shapes[n]) for n in units}
-    return _keep_in_proportion(weights, units, pruned)
+    return _keep_in_proportion(weights, scores, shapes, pruned)
 
 
 def lamp(scores: dict[str, Tensor], shapes: Shapes, pruned: int) -> Groups:
@@ -104,13 +105,13 @@ def from_scan(scan: dict[str, dict[float, float]]) -> Budget:
     def budget(scores: dict[str, Tensor], shapes: Shapes, pruned: int) -> Groups:
         units = _units(scores)
         if missing := set(units) - set(curves):
-            raise ValueError(f"the scan has no entry for {', '.join(sorted(missing))}: scan it too")
+            raise ValueError(f"the scan has no entry for {some(sorted(missing))}: scan it too")
 
-        def kept(damage: float) -> dict[str, int]:
-            return {n: nearest(units[n] * (1 - _allowed(curves[n], damage))) for n in units}
+        def ideal(damage: float) -> dict[str, float]:
+            return {n: units[n] * (1 - _allowed(curves[n], damage)) for n in units}
 
         worst = max(curves[n][-1][1] for n in units)
-        return _groups(units, apportion(kept, worst, 0.0, sum(units.values()) - pruned))
+        return _apportioned(ideal, worst, 0.0, scores, shapes, pruned)
 
     return budget
 
@@ -156,21 +157,44 @@ def _counts(groups: Groups, scores: dict[str, Tensor]) -> dict[str, int]:
     return counts
 
 
-def _keep_in_proportion(weights: dict[str, float], units: dict[str, int], pruned: int) -> Groups:
+def _keep_in_proportion(
+    weights: dict[str, float], scores: dict[str, Tensor], shapes: Shapes, pruned: int
+) -> Groups:
     """Every layer keeps as near to t·weight units as whole units allow, but no more than it has.
 
     t is as large as the total permits, so what a full layer can't take goes to the others.
-    Rounding is Webster's: unlike the method of largest remainders, a smaller total never gives
-    any layer more.
     """
 
+    def ideal(t: float) -> dict[str, float]:
+        return {name: weight * t for name, weight in weights.items()}
+
+    everything = (max(_units(scores).values()) + 1) / min(weights.values())
+    return _apportioned(ideal, 0.0, everything, scores, shapes, pruned)
+
+
+def _apportioned(
+    ideal: Callable[[float], dict[str, float]],
+    nothing: float,
+    everything: float,
+    scores: dict[str, Tensor],
+    shapes: Shapes,
+    pruned: int,
+) -> Groups:
+    """Each layer on its own keeps ideal(t) units, rounded, at the t where all together keep enough.
+
+    Rounding is Webster's: unlike the method of largest remainders, a smaller total never gives
+    any layer more. Where a unit is more than a weight, a layer keeps its last one while others have
+    more: without it the layer, and what is built on it, is gone.
+    """
+    units = _units(scores)
+    left = sum(units.values()) - pruned
+    least = {n: int(shapes[n] == (u,) or u < math.prod(shapes[n])) for n, u in units.items()}
+    least, most = (
+        (least, units) if sum(least.values()) <= left else (dict.fromkeys(units, 0), least)
+    )
+
     def kept(t: float) -> dict[str, int]:
-        return {n: min(units[n], nearest(weights[n] * t)) for n in units}
+        return {n: min(most[n], max(least[n], nearest(u))) for n, u in ideal(t).items()}
 
-    everything = (max(units.values()) + 1) / min(weights.values())
-    return _groups(units, apportion(kept, 0.0, everything, sum(units.values()) - pruned))
-
-
-def _groups(units: dict[str, int], kept: dict[str, int]) -> Groups:
-    """Every layer on its own."""
-    return [([name], units[name] - kept[name]) for name in units]
+    counts = apportion(kept, nothing, everything, left)
+    return [([name], units[name] - counts[name]) for name in units]

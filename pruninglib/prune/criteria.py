@@ -28,6 +28,7 @@ from .weights import prunable, weights_of
 
 Scores = dict[str, Tensor]
 Names = list[str] | None  # None: all prunable weights
+Size = Samples | None  # None: the length of a batch's tensors
 
 
 def magnitude(model: nn.Module, names: Names = None) -> Scores:
@@ -50,11 +51,7 @@ def random(model: nn.Module, names: Names = None, seed: int = 0) -> Scores:
 
 
 def gradient(
-    model: nn.Module,
-    loss: Loss,
-    batches: Iterable,
-    names: Names = None,
-    samples: Samples | None = None,
+    model: nn.Module, loss: Loss, batches: Iterable, names: Names = None, samples: Size = None
 ) -> Scores:
     """|E[g]|: how fast the loss changes with a weight.
 
@@ -71,7 +68,7 @@ def taylor(
     batches: Iterable,
     names: Names = None,
     reading: str = "mean",
-    samples: Samples | None = None,
+    samples: Size = None,
 ) -> Scores:
     """First-order change of the loss when a weight is removed: zeroing w changes it by -g·w.
 
@@ -94,11 +91,7 @@ def taylor(
 
 
 def snip(
-    model: nn.Module,
-    loss: Loss,
-    batches: Iterable,
-    names: Names = None,
-    samples: Samples | None = None,
+    model: nn.Module, loss: Loss, batches: Iterable, names: Names = None, samples: Size = None
 ) -> Scores:
     """|∂L/∂m| at m = 1 for a mask m on every weight, as a share of the sum over all of them.
 
@@ -114,11 +107,7 @@ def snip(
 
 
 def grasp(
-    model: nn.Module,
-    loss: Loss,
-    batches: Iterable,
-    names: Names = None,
-    samples: Samples | None = None,
+    model: nn.Module, loss: Loss, batches: Iterable, names: Names = None, samples: Size = None
 ) -> Scores:
     """2·w·(H·E[g]): by how much ‖E[g]‖² falls, to first order, when w is removed.
 
@@ -181,11 +170,7 @@ def synflow(model: nn.Module, example, names: Names = None) -> Scores:
 
 
 def fisher(
-    model: nn.Module,
-    loss: Loss,
-    batches: Iterable,
-    names: Names = None,
-    samples: Samples | None = None,
+    model: nn.Module, loss: Loss, batches: Iterable, names: Names = None, samples: Size = None
 ) -> Scores:
     """½·E[g_i²]·w²: the loss that removing w costs, to second order, at a minimum.
 
@@ -207,13 +192,14 @@ def wanda(model: nn.Module, loss: Loss, batches: Iterable, names: Names = None) 
     names: the weights of plain Linear layers, and of nothing else. The loss runs the model; its value is not used.
     """
     names = plain_linear(model, prunable(model, types=(nn.Linear,))) if names is None else names
-    squares = dict.fromkeys(names, 0.0)
+    weights = weights_of(model, names)
+    squares = dict.fromkeys(weights, 0.0)
 
     def add(name: str, x: Tensor) -> None:
         squares[name] = squares[name] + x.square().sum(dim=0)  # (positions, inputs) -> (inputs,)
 
-    each_input(model, weights_of(model, names), loss, batches, add)
-    return _times_weights(model, {name: squares[name].sqrt() for name in names})
+    each_input(model, weights, loss, batches, add)
+    return _times_weights(model, {name: square.sqrt() for name, square in squares.items()})
 
 
 @contextlib.contextmanager

@@ -11,12 +11,19 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+
+def _norm(units: Tensor) -> Tensor:
+    if (units < 0).any():
+        raise ValueError("l2 pooling squares the scores, but some are negative: take mean or sum")
+    return units.square().sum(dim=1).sqrt()
+
+
 # One score for a unit. The mean does not prefer long units, which the sum does; L2 is the norm
 # of the unit, for scores that can't be negative.
 POOLINGS = {
     "mean": lambda units: units.mean(dim=1),
     "sum": lambda units: units.sum(dim=1),
-    "l2": lambda units: units.square().sum(dim=1).sqrt(),
+    "l2": _norm,
 }
 
 
@@ -24,7 +31,7 @@ POOLINGS = {
 class Grain:
     """`split`: scores of shape (d0, ...) -> (units, weights of a unit); (units,) for elements.
     `merge`: a bool per unit, and the shape -> a mask of that shape.
-    `pooling`: how the scores of a unit's weights become one: "mean", "sum" or "l2".
+    `pooling`: how the scores of a unit's weights become one: "mean", "sum" or "l2" (of none below 0).
     `pruned`: for grains that rank the members of each unit against each other, and not the
         units: (members, sparsity) -> how many members of every unit to prune."""
 

@@ -7,10 +7,10 @@ of the tensor's elements, so that the order of a dict never matters.
 
 import math
 
-import torch
 from torch import Tensor
 
-from ..base.exact import keep_highest, keep_highest_inside, least_and_most
+from ..base.checks import check_masks, check_scores, check_sparsity
+from ..base.exact import keep_highest, keep_highest_inside
 from .budgets import Budget, global_budget
 from .criteria import Scores
 from .grains import Grain, element
@@ -37,13 +37,14 @@ def select(
 
     Returns a bool tensor per name, of the scores' shape and device.
     Raises ValueError for a sparsity outside [0, 1] or already exceeded by `within`, for scores
-    that are empty or hold NaN or infinity, and for shapes that the grain does not fit.
+    that are empty, no dense tensors or hold NaN or infinity, for masks that are not bool, and for
+    shapes that the grain does not fit.
     """
     check_sparsity(sparsity)
+    check_scores(scores)
     if not scores:
         raise ValueError("scores is empty: score at least one parameter")
-    for name, score in scores.items():
-        check_scores(name, score)
+    check_masks(within or {})
     pooled = {name: _units(name, score, grain, within) for name, score in scores.items()}
     if grain.pruned:
         if budget is not global_budget:
@@ -59,22 +60,6 @@ def select(
     if within is not None:  # a unit that stays may have lost single weights before
         masks = {name: mask & within[name].to(mask.device) for name, mask in masks.items()}
     return masks
-
-
-def check_sparsity(sparsity: float, name: str = "sparsity") -> None:
-    """Raise ValueError unless sparsity is a number in [0, 1]."""
-    if not 0 <= sparsity <= 1:  # NaN fails this too
-        raise ValueError(f"{name} is {sparsity}, but must lie in [0, 1]")
-
-
-def check_scores(name: str, score: Tensor) -> None:
-    """Raise ValueError unless the scores can be ranked."""
-    if not score.is_floating_point():
-        raise ValueError(f"the scores of {name} are {score.dtype}: they must be floating point")
-    if score.numel() == 0:
-        raise ValueError(f"the scores of {name} have shape {tuple(score.shape)}: none to rank")
-    if not all(map(math.isfinite, least_and_most(score))):
-        raise ValueError(f"the scores of {name} hold NaN or infinity: every score must be finite")
 
 
 def _units(name: str, score: Tensor, grain: Grain, within: Masks | None) -> Tensor:
@@ -106,4 +91,3 @@ def _ranked(scores: Scores, pooled: Scores, sparsity: float, budget: Budget) -> 
         names = sorted(names)
         kept |= zip(names, keep_highest([pooled[name] for name in names], count), strict=True)
     return kept
-

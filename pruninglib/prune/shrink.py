@@ -10,6 +10,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from ..base.checks import check_masks
 from ..base.coupling import Coupling, check_outputs, couplings
 from .criteria import Scores
 from .grains import check_pooling
@@ -53,6 +54,8 @@ def pool(scores: Scores, groups: dict[str, Coupling], pooling: str = "mean") -> 
             values = torch.cat([scores[name].detach().cpu().double().flatten() for name in names])
             units = torch.cat([coupling.makes[name].flatten() for name in names])
             values, units = values[units >= 0], units[units >= 0]
+            if pooling == "l2" and (values < 0).any():
+                raise ValueError(f"l2 pooling squares the scores, but some of {group} are negative")
             sums = torch.bincount(units, values.square() if pooling == "l2" else values)
             ways = {"mean": sums / torch.bincount(units), "sum": sums, "l2": sums.sqrt()}
             pooled[group] = ways[pooling]
@@ -66,6 +69,7 @@ def spread(kept: Masks, groups: dict[str, Coupling]) -> Masks:
     its bias and BatchNorm shift.
     """
     masks: Masks = {}
+    check_masks(kept)
     for group, keep in kept.items():
         _check_shape(f"what is kept of {group}", keep, (groups[group].units,))
         keep = torch.cat([keep, keep.new_ones(1)])  # unit -1 finds this last entry: kept
