@@ -6,7 +6,6 @@ the number of units to prune in all. In each group of names returned, the `count
 lowest scores go. The counts add up to `pruned`. To add a budget, write such a function here.
 """
 
-import itertools
 import math
 from collections.abc import Callable
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..base.checks import some
+from ..base.curves import damage_curve, reached_at
 from ..base.exact import apportion, count_lowest_shares, has_negative, keep_highest, nearest
 
 Shapes = dict[str, torch.Size]
@@ -96,7 +96,7 @@ def from_scan(scan: dict[str, dict[float, float]]) -> Budget:
     beyond the last sparsity scanned, unless all have to. A loss, negated, makes a better metric
     than an accuracy, which is flat for long and then falls off a cliff.
     """
-    curves = {name: _damage_curve(name, values) for name, values in scan.items()}
+    curves = {name: damage_curve(name, values) for name, values in scan.items()}
     far = 1e3 * max((curve[-1][1] for curve in curves.values()), default=0) or 1.0
     for curve in curves.values():
         if curve[-1][0] < 1:  # what lies beyond the scan is not known, so it is used last
@@ -108,36 +108,12 @@ def from_scan(scan: dict[str, dict[float, float]]) -> Budget:
             raise ValueError(f"the scan has no entry for {some(sorted(missing))}: scan it too")
 
         def ideal(damage: float) -> dict[str, float]:
-            return {n: units[n] * (1 - _allowed(curves[n], damage)) for n in units}
+            return {n: units[n] * (1 - reached_at(curves[n], damage)) for n in units}
 
         worst = max(curves[n][-1][1] for n in units)
         return _apportioned(ideal, worst, 0.0, scores, shapes, pruned)
 
     return budget
-
-
-def _damage_curve(name: str, values: dict[float, float]) -> list[tuple[float, float]]:
-    """Points (sparsity, damage), both increasing, from (0, 0) to the last sparsity scanned."""
-    if 0.0 not in values:
-        raise ValueError(f"the scan of {name} lacks sparsity 0, against which damage is measured")
-    for s, value in values.items():
-        if not math.isfinite(value):
-            raise ValueError(f"the scan of {name} holds {value} at sparsity {s}: it must be finite")
-    # Damage only grows, and strictly: flat stretches would leave the inverse undefined.
-    slope = 1e-6 * (max(values.values()) - min(values.values())) or 1e-12
-    points, worst = [], 0.0
-    for s in sorted(values):
-        worst = max(worst, values[0.0] - values[s])
-        points.append((s, worst + slope * s))
-    return points
-
-
-def _allowed(curve: list[tuple[float, float]], damage: float) -> float:
-    """The sparsity at which the curve reaches the damage."""
-    for (s0, d0), (s1, d1) in itertools.pairwise(curve):
-        if damage <= d1:
-            return s0 + (s1 - s0) * (damage - d0) / (d1 - d0)
-    return 1.0
 
 
 def _units(scores: dict[str, Tensor]) -> dict[str, int]:

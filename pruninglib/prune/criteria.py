@@ -192,14 +192,16 @@ def wanda(model: nn.Module, loss: Loss, batches: Iterable, names: Names = None) 
     names: the weights of plain Linear layers, and of nothing else. The loss runs the model; its value is not used.
     """
     names = plain_linear(model, prunable(model, types=(nn.Linear,))) if names is None else names
-    weights = weights_of(model, names)
-    squares = dict.fromkeys(weights, 0.0)
+    weights, squares = weights_of(model, names), {}
 
     def add(name: str, x: Tensor) -> None:
-        squares[name] = squares[name] + x.square().sum(dim=0)  # (positions, inputs) -> (inputs,)
+        squares[name] = squares.get(name, 0.0) + x.square().sum(dim=0)  # (positions, in) -> (in,)
 
     each_input(model, weights, loss, batches, add)
-    return _times_weights(model, {name: square.sqrt() for name, square in squares.items()})
+    norms = {
+        n: squares[n].sqrt() if n in squares else torch.ones_like(w) for n, w in weights.items()
+    }
+    return _times_weights(model, norms)
 
 
 @contextlib.contextmanager
