@@ -59,7 +59,7 @@ def layer_by_layer(
             raise ValueError(f"the inputs of {name} have no inverse: raise damping") from None
         weights[name].data.copy_(solved[name])
 
-    with untouched(model), slow_attention():
+    with untouched(model), slow_attention(), torch.no_grad():
         if again == set(order):
             for name in order:
                 change(name, second_moments(model, {name: weights[name]}, loss, batches))

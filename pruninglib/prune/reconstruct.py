@@ -7,12 +7,12 @@ batches go through the model twice, whatever its depth, and each keeps what lies
 
 from collections.abc import Iterable
 
-import torch
 from torch import Tensor, nn
 
 from ..base.exact import keep_highest
 from ..base.gradients import Loss, plain_linear
 from ..base.layerwise import layer_by_layer
+from ..base.solving import by_columns, by_rows, damped
 from ..base.state import untouched
 from .grains import Grain, element
 from .masks import apply, paired
@@ -53,9 +53,9 @@ def reconstruct(
     masks = {n: select({n: score}, sparsity, grain=grain)[n] for n, score in scores.items()}
 
     def solve(name: str, moments: Tensor) -> Tensor:
-        weight = weights[name].detach().double()
-        new, masks[name] = repair(weight, moments, sparsity, grain, damping, block)
-        return new
+        weight = weights[name].double()
+        weight, masks[name] = repair(weight, moments, sparsity, grain, damping, block)
+        return weight
 
     _put(model, layer_by_layer(model, weights, loss, batches, solve))
     apply(model, masks)
@@ -80,13 +80,8 @@ def least_squares(
     others = {name: mask for name, mask in masks.items() if name not in weights}
 
     def solve(name: str, moments: Tensor) -> Tensor:
-        moments, mask = _damped(moments, damping), masks[name].to(moments.device)
-        new = torch.zeros_like(weights[name], dtype=torch.float64)
-        targets = weights[name].detach().double() @ moments
-        for row, kept, target in zip(new, mask, targets, strict=True):
-            part = moments[kept][:, kept]
-            row[kept] = torch.linalg.solve(part, target[kept])
-        return new
+        mask = masks[name].to(moments.device)
+        return by_rows(weights[name].double(), damped(moments, damping), mask)
 
     with untouched(model):
         if others:
@@ -101,36 +96,18 @@ def _put(model: nn.Module, values: dict[str, Tensor]) -> None:
         weight.detach().copy_(values[name])
 
 
-def _damped(moments: Tensor, damping: float) -> Tensor:
-    mean = moments.diagonal().mean()
-    return moments + torch.eye(len(moments)).to(moments) * (damping * mean if mean > 0 else 1)
-
-
 def repair(
     weight: Tensor, moments: Tensor, sparsity: float, grain: Grain, damping: float, block: int
 ) -> tuple[Tensor, Tensor]:
     """The repaired weight (out, in), float64, and its mask, from Σ x xᵀ of its inputs (in, in)."""
-    rows, columns = weight.shape
-    weight = weight.clone()
-    moments = _damped(moments, damping)
-    # Row j of U, U upper and UᵀU the inverse: what column j means for those right of it, those
-    # left of it being fixed.
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(moments))
-    upper = torch.linalg.cholesky(inverse, upper=True)
-    mask = torch.ones_like(weight, dtype=torch.bool)
-    step = grain.split(weight).shape[1] if grain.pruned else block
-    for start in range(0, columns, step):
-        part = slice(start, min(start + step, columns))
-        scores = (weight[:, part] / upper.diagonal()[part]) ** 2  # OBS: the damage of each
+    rows = len(weight)
+
+    def choose(scores: Tensor, part: slice) -> Tensor:
         if grain.pruned:
-            mask[:, part] = select({"": scores}, sparsity, grain=grain)[""]
-        else:  # whole numbers that add up to round(sparsity · weights)
-            count = round(sparsity * rows * part.stop) - round(sparsity * rows * start)
-            mask[:, part] = keep_highest([scores.flatten()], count)[0].view_as(scores)
-        errors = torch.zeros_like(scores)
-        for i, j in enumerate(range(part.start, part.stop)):
-            errors[:, i] = weight[:, j] * ~mask[:, j] / upper[j, j]
-            weight[:, j : part.stop] -= errors[:, i].outer(upper[j, j : part.stop])
-            weight[:, j].masked_fill_(~mask[:, j], 0)
-        weight[:, part.stop :] -= errors @ upper[part, part.stop :]  # the rest at once: faster
-    return weight, mask
+            return select({"": scores}, sparsity, grain=grain)[""]
+        # whole numbers that add up to round(sparsity · weights)
+        count = round(sparsity * rows * part.stop) - round(sparsity * rows * part.start)
+        return keep_highest([scores.flatten()], count)[0].view_as(scores)
+
+    step = grain.split(weight).shape[1] if grain.pruned else block
+    return by_columns(weight, damped(moments, damping), choose, step)
