@@ -53,11 +53,11 @@ def check_masks(masks: Mapping[str, Tensor]) -> None:
 
 def _check_values(what: str, tensor: Tensor) -> None:
     if not isinstance(tensor, Tensor):
-        raise ValueError(f"{what} is a {kind(tensor)}, but must be a torch tensor")
+        raise ValueError(f"{what} must be a torch tensor, not a {kind(tensor)}")
     if tensor.is_meta:
-        raise ValueError(f"{what} is on the meta device and has no values: load the model first")
+        raise ValueError(f"{what} must have values, but the meta device has none: load the model")
     if tensor.layout is not torch.strided:
-        raise ValueError(f"{what} is {tensor.layout}, but must be dense: call to_dense()")
+        raise ValueError(f"{what} must be dense, not {tensor.layout}: call to_dense()")
 
 
 def warn_of_others(model: nn.Module, known: set[int]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from ..base.exact import keep_highest
+from ..base.exact import absolute, keep_highest
 from ..base.gradients import Loss, plain_linear
 from ..base.layerwise import layer_by_layer
 from ..base.solving import by_columns, by_rows, damped
@@ -49,8 +49,7 @@ def reconstruct(
         raise ValueError(f"the grain is {grain.name}, but must be element, n_of_m or in_rows")
     names = plain_linear(model, prunable(model, types=(nn.Linear,))) if names is None else names
     weights = weights_of(model, names)
-    scores = {name: weight.detach().abs() for name, weight in weights.items()}
-    masks = {n: select({n: score}, sparsity, grain=grain)[n] for n, score in scores.items()}
+    masks = {n: select({n: absolute(w)}, sparsity, grain=grain)[n] for n, w in weights.items()}
 
     def solve(name: str, moments: Tensor) -> Tensor:
         weight = weights[name].double()

@@ -1,0 +1,441 @@
+"""Faults on models that people have, by kind: selection, reconstruction, measuring, files."""
+
+import copy
+import itertools
+import json
+import math
+import re
+import threading
+import warnings
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+import pruninglib as pl
+from pruninglib.base import exact, layerwise
+from pruninglib.base.checks import some
+from pruninglib.base.files import read_tensors, write_tensors
+from pruninglib.course import runner
+
+X = torch.linspace(-1, 1, 24).view(6, 4)
+
+
+def kept_units(masks):
+    return {name: int(mask.flatten(1).any(1).sum()) for name, mask in masks.items()}
+
+
+# ---- a budget by layers leaves none of them without a channel ----
+
+
+@pytest.mark.parametrize("grain", [pl.row, pl.channel, pl.block(1, 2)], ids=lambda g: g.name)
+@pytest.mark.parametrize("budget", ["uniform", "erk", "scan"])
+def test_a_small_layer_keeps_its_last_channel(grain, budget):
+    scores = {"small": torch.rand(3, 2), "large": torch.rand(300, 2), "one": torch.rand(1, 2)}
+    scan = {n: {0.0: 1.0, 0.5: 0.9, 1.0: 0.8} for n in scores}
+    budget = {"uniform": pl.uniform, "erk": pl.erk, "scan": pl.from_scan(scan)}[budget]
+    for sparsity in (0.9, 0.98, 300 / 304):
+        masks = pl.select(scores, sparsity, grain=grain, budget=budget)
+        assert min(kept_units(masks).values()) >= 1
+        assert sum(kept_units(masks).values()) == 304 - round(sparsity * 304)
+
+
+def test_channels_coupled_across_layers_keep_their_last_one():
+    """Pooled scores: one for a channel, in as many dimensions as there are weights in a bias."""
+    pooled = {"small": torch.rand(3), "large": torch.rand(300)}
+    kept = pl.select(pooled, 0.9, budget=pl.uniform)
+    assert kept["small"].sum() == 1 and kept["large"].sum() == 29
+
+
+def test_more_sparsity_than_a_channel_each_allows_only_takes_away():
+    scores = {n: torch.rand(size, 2) for n, size in zip("abcde", (300, 3, 3, 3, 1), strict=True)}
+    before = None
+    for left in range(310, -1, -1):
+        masks = pl.select(scores, 1 - left / 310, grain=pl.row, budget=pl.uniform)
+        assert sum(kept_units(masks).values()) == left
+        assert not before or not any((m & ~before[n]).any() for n, m in masks.items())
+        before = masks
+
+
+def test_single_weights_go_as_they_did():
+    scores = {"small": torch.rand(3, 1), "large": torch.rand(300, 1)}
+    assert not pl.select(scores, 0.9, budget=pl.uniform)["small"].any()
+
+
+# ---- norms of scores below zero ----
+
+
+@pytest.mark.parametrize("grain", [pl.row, pl.block(2, 2)], ids=lambda g: g.name)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_l2_of_negative_scores(grain, dtype):
+    scores = {"a": torch.ones(4, 4, dtype=dtype), "b": torch.ones(4, 4, dtype=dtype)}
+    pl.select(scores, 0.5, grain=grain.pooled("l2"), within={n: s > 0 for n, s in scores.items()})
+    scores["b"][2, 2] = -0.1
+    with pytest.raises(ValueError, match="^b: l2 pooling squares the scores, but some are negative"):
+        pl.select(scores, 0.5, grain=grain.pooled("l2"))
+
+
+def test_l2_of_negative_scores_of_coupled_channels():
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+    groups = pl.coupled(model, X)
+    scores = pl.magnitude(model)
+    pl.pool(scores, groups, "l2")
+    scores["0.weight"][1, 1] *= -1
+    with pytest.raises(ValueError, match=r"l2 pooling .* some of 0\.weight are negative"):
+        pl.pool(scores, groups, "l2")
+
+
+# ---- what is no sparsity, no score, no mask, no name: one sentence each ----
+
+ONE = {"w": torch.rand(4, 4)}
+MASK = {"w": torch.rand(4, 4) > 0.5}
+
+
+@pytest.mark.parametrize(
+    "sparsity, message",
+    [
+        (torch.tensor([0.5, 0.9]), r"sparsity is tensor\(\[0.*\]\), a torch\.Tensor, but must be a n"),
+        ("0.5", r"sparsity is '0\.5', a str, but must be a number in \[0, 1\]"),
+        (None, r"sparsity is None, a NoneType, but must be a number"),
+        ([0.5], r"sparsity is \[0\.5\], a list, but"),
+        (0.5j, r"a complex, but"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda s: pl.select(ONE, s),
+        lambda s: pl.one_shot(s),
+        lambda s: pl.regrow(MASK, s, drop=ONE, grow=ONE),
+        lambda s: pl.reconstruct(nn.Linear(4, 4), lambda m, x: m(x).sum(), [X], s),
+    ],
+)
+def test_what_is_no_sparsity(sparsity, message, use):
+    with pytest.raises(ValueError, match=message.replace("sparsity is", "(sparsity|fraction) is")):
+        use(sparsity)
+
+
+@pytest.mark.parametrize("kind", [float, int, np.float32, np.float64])
+def test_numbers_of_every_kind_are_sparsities(kind):
+    assert pl.select(ONE, kind(1))["w"].sum() == 0
+
+
+SCORES = {
+    "array": (np.ones((4, 4)), r"the scores of w must be a torch tensor, not a numpy\.ndarray"),
+    "list": ([1.0], r"must be a torch tensor, not a list"),
+    "scalar": (torch.tensor(1.0), r"the scores of w have shape \(\): none to rank"),
+    "meta": (torch.ones(4, 4, device="meta"), r"the scores of w must have values, but the meta device has none"),
+    "sparse": (torch.eye(4).to_sparse(), r"must be dense, not torch\.sparse_coo"),
+    "csr": (torch.eye(4).to_sparse_csr(), r"must be dense, not torch\.sparse_csr"),
+    "float8": (torch.ones(4, 4).to(torch.float8_e4m3fn), r"torch\.float8_e4m3fn: .* floating point"),
+    "bool": (MASK["w"], r"the scores of w are torch\.bool: they must be floating point"),
+    "complex": (torch.ones(4, 4, dtype=torch.complex64), r"are torch\.complex64: they must be"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("score, message", SCORES.values(), ids=SCORES)
+def test_what_is_no_score(score, message):
+    for use in (
+        lambda: pl.select({"w": score}, 0.5),
+        lambda: pl.regrow(MASK, 0.5, drop=ONE, grow={"w": score}),
+    ):
+        if "regrow" in use.__code__.co_names and getattr(score, "shape", None) != (4, 4):
+            continue
+        with pytest.raises(ValueError, match=message):
+            use()
+    with pytest.raises(ValueError, match="scores is a list, but must be a dict of tensors by name"):
+        pl.select([score], 0.5)
+
+
+MASKS = {
+    "array": (MASK["w"].numpy(), r"the mask of w must be a torch tensor, not a numpy\.ndarray"),
+    "int64": (MASK["w"].long(), r"the mask of w is torch\.int64, but must be bool \(True = keep\)"),
+    "float": (MASK["w"].float(), r"the mask of w is torch\.float32, but must be bool"),
+    "sparse": (MASK["w"].to_sparse(), r"the mask of w must be dense, not torch\.sparse_coo"),
+    "None": (None, r"the mask of w must be a torch tensor, not a NoneType"),
+}
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda masks: pl.select(ONE, 0.9, within=masks),
+        lambda masks: pl.regrow(masks, 0.1, drop=ONE, grow=ONE),
+        lambda masks: pl.apply(nn.ParameterDict(ONE), masks),
+        lambda masks: pl.save_masks(masks, "nowhere"),
+        lambda masks: pl.spread(masks, {}),
+    ],
+    ids=["within", "regrow", "apply", "save_masks", "spread"],
+)
+@pytest.mark.parametrize("mask, message", MASKS.values(), ids=MASKS)
+def test_what_is_no_mask(mask, message, use):
+    with pytest.raises(ValueError, match=message):
+        use({"w": mask})
+    with pytest.raises(ValueError, match="masks is a list, but must be a dict of tensors by name"):
+        use([mask])
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        pl.weights_of,
+        pl.magnitude,
+        pl.random,
+        pl.masks_of,
+        lambda m, names: pl.wanda(m, lambda m, x: m(x).sum(), [X], names),
+        lambda m, names: pl.gradient(m, lambda m, x: m(x).sum(), [X], names),
+        lambda m, names: pl.synflow(m, X, names),
+        lambda m, names: pl.reconstruct(m, lambda m, x: m(x).sum(), [X], 0.5, names=names),
+    ],
+)
+def test_names_may_come_from_a_generator_but_not_as_one_string(use):
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    found = use(model, (name for name in ["1.weight", "0.weight"]))
+    assert sorted(found) == ["0.weight", "1.weight"]
+    with pytest.raises(ValueError, match=r"names is '0\.weight', but must be a list of names"):
+        use(model, "0.weight")
+
+
+# ---- long lists in messages ----
+
+
+class Deep(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(2, 2) for _ in range(200))
+
+    def forward(self, x):
+        return x
+
+
+def test_an_unknown_name_brings_the_nearest_ones():
+    with pytest.raises(ValueError, match=r"'layers\.17\.wieght' is no") as caught:
+        pl.magnitude(Deep(), ["layers.17.wieght"])
+    assert "the nearest are layers.17.weight, " in str(caught.value)
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda m: pl.select(pl.magnitude(m), 0.5, budget=pl.from_scan({})),
+        lambda m: pl.wanda(m, lambda m, x: m(x).sum(), [torch.ones(1, 2)]),
+        lambda m: pl.apply(m, {"nothing": MASK["w"]}),
+    ],
+)
+def test_no_message_lists_two_hundred_names(use):
+    with pytest.raises(ValueError) as caught:
+        use(Deep())
+    assert len(str(caught.value)) < 300
+
+
+def test_some_of_many_names():
+    assert some("abc") == "a, b, c" and some("abcde") == "a, b, c and 2 more" and some([]) == ""
+
+
+# ---- what a model does, counted ----
+
+
+class Calls(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, *args):
+        return self.function(*args)
+
+
+A, B, V = torch.rand(3, 4), torch.rand(3, 4), torch.rand(4)
+PRODUCTS = {
+    "LSTM": (nn.LSTM(4, 6), (torch.rand(5, 2, 4),), 10 * 24 * (4 + 6)),
+    "LSTM, float64": (nn.LSTM(4, 6).double(), (torch.rand(5, 2, 4).double(),), 240 * 10),
+    "LSTM, two layers both ways": (
+        nn.LSTM(4, 6, num_layers=2, bidirectional=True, batch_first=True),
+        (torch.rand(2, 5, 4),),
+        10 * 2 * 24 * ((4 + 6) + (12 + 6)),
+    ),
+    "LSTM without a batch": (nn.LSTM(4, 6, bias=False), (torch.rand(5, 4),), 5 * 24 * 10),
+    "GRU": (nn.GRU(4, 6), (torch.rand(5, 2, 4),), 10 * 18 * 10),
+    "RNN": (nn.RNN(4, 6), (torch.rand(5, 2, 4),), 10 * 6 * 10),
+    "LSTMCell": (nn.LSTMCell(4, 6), (A,), 3 * 24 * 10),
+    "Bilinear": (nn.Bilinear(4, 4, 5), (A, B), 3 * 5 * 16),
+    "matrix × vector": (Calls(lambda a, v: a @ v), (A, V), 12),
+    "vector × vector": (Calls(lambda v: v @ v), (V,), 4),
+    "addmv": (Calls(lambda a, v: torch.addmv(torch.ones(3), a, v)), (A, V), 12),
+    "addbmm": (Calls(lambda a: torch.addbmm(torch.ones(3, 3), a[None], a.T[None])), (A,), 36),
+    "Linear on a vector": (nn.Linear(4, 3), (V,), 12),
+    "convolution": (nn.Conv2d(2, 3, 3), (torch.rand(1, 2, 6, 6),), 16 * 3 * 18),
+}
+
+
+@pytest.mark.parametrize("model, example, expected", PRODUCTS.values(), ids=PRODUCTS)
+def test_every_product_is_counted(model, example, expected):
+    assert pl.macs(model, example) == expected
+
+
+@pytest.mark.parametrize(
+    "function, name",
+    [
+        (lambda a: torch.sparse.mm(a.to_sparse(), a.T), "_sparse_addmm"),
+        (lambda a: torch._int_mm(*2 * [torch.ones(32, 32, dtype=torch.int8)]), "_int_mm"),
+    ],
+)
+def test_a_product_that_cannot_be_counted_is_named(function, name):
+    with pytest.raises(ValueError, match=rf"the multiplications of .*({name}).* can't be counted"):
+        pl.macs(Calls(function), A)
+
+
+@pytest.mark.parametrize("example", [(X, X), {"x": X, "y": X}, X], ids=["tuple", "mapping", "one"])
+def test_examples_of_every_kind_are_measured(example):
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.norm = nn.Linear(4, 3), nn.BatchNorm1d(3)
+
+        def forward(self, x, y=None):
+            return self.norm(self.layer(x if y is None else x + y))
+
+    model = Two()
+    assert pl.macs(model, example) == pl.ledger(model, example, repeats=2)["macs"] == 72
+    pl.recalibrate(model, [(example, None), (example, "label")])
+    assert model.norm.num_batches_tracked == 2
+    if not isinstance(example, tuple):  # a tuple is inputs and targets
+        pl.recalibrate(model, [example])
+        assert model.norm.num_batches_tracked == 1
+
+
+# ---- layers that are not prunable are not passed over in silence ----
+
+
+class Conv1D(nn.Module):
+    """GPT-2's: a Linear layer whose weight is (in, out)."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(inputs, outputs))
+
+    def forward(self, x):
+        return x @ self.weight
+
+
+@pytest.mark.parametrize("use", [pl.prunable, pl.magnitude, pl.sparsity])
+@pytest.mark.parametrize("other", [lambda: Conv1D(8, 8), lambda: nn.LSTM(8, 8)])
+def test_most_weights_in_layers_of_other_kinds(use, other):
+    model = nn.ModuleDict({"words": nn.Embedding(5, 8), "inner": other()})
+    with pytest.warns(UserWarning, match=r"most weights of ModuleDict are not prunable.*inner\.w"):
+        use(model)
+
+
+def test_no_warning_without_need():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = nn.ModuleDict({"words": nn.Embedding(5, 8), "inner": Conv1D(8, 8)})
+        assert pl.prunable(model, types=(Conv1D,)) == ["inner.weight"]
+        pl.magnitude(model, ["inner.weight"])
+        encoder = nn.TransformerEncoderLayer(8, 2, 16)
+        assert len(pl.prunable(encoder)) == 3
+        tied = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 9))
+        tied[1].weight = tied[0].weight
+        pl.prunable(tied)
+        pl.prunable(nn.Sequential(nn.Linear(90, 90), nn.Linear(2, 2)), exclude="0.*")
+
+
+# ---- parameters of a lesson ----
+
+
+@pytest.mark.parametrize(
+    "value", [(0, 1), {0, 1}, range(2), np.arange(2), {1: 2}, math.nan, [(1,)], object()], ids=repr
+)
+def test_a_parameter_that_json_does_not_know(value, tmp_path):
+    lesson = next(lesson for lesson in runner.find_lessons() if "seeds" in lesson.parameters)
+    with pytest.raises(runner.LessonError, match="seeds is .* but must be a JSON value: a number, a"):
+        runner.execute(lesson, tmp_path / "out.ipynb", {"seeds": value})
+    assert not list(tmp_path.iterdir())
+    runner.check_parameters([lesson], {"seeds": [0, 1]})
+
+
+# ---- files of shrunk models ----
+
+
+def saved(path, change=lambda tensors, sizes: None):
+    model = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.Conv2d(6, 4, 3))
+    model.append(nn.Sequential(nn.Flatten(), nn.Linear(4, 2), nn.Embedding(5, 2)))
+    small = copy.deepcopy(model)
+    small[0] = nn.Conv2d(3, 5, 3, padding=1)
+    small[1], small[2] = nn.BatchNorm2d(5), nn.Conv2d(5, 4, 3)
+    pl.save_shrunk(small, path)
+    tensors, about = read_tensors(path)
+    sizes = json.loads(about["sizes"])
+    about = change(tensors, sizes) or {"sizes": json.dumps(sizes)}
+    write_tensors(tensors, path, about)
+    return model
+
+
+def test_a_whole_file_is_loaded(tmp_path):
+    model = pl.load_shrunk(saved(tmp_path / "m"), tmp_path / "m")
+    assert model[1].num_features == model[0].out_channels == model[2].in_channels == 5
+    assert len(model[1].running_mean) == 5
+
+
+@pytest.mark.parametrize("name", ["0.weight", "0.bias", "1.bias", "1.running_var", "2.weight", "3.1.weight", "3.2.weight"])  # fmt: skip
+@pytest.mark.parametrize("dim", [0, -1])
+def test_tensors_that_do_not_fit_their_layer(name, dim, tmp_path, as_found):
+    def change(tensors, sizes):
+        tensors[name] = tensors[name].narrow(dim, 0, tensors[name].shape[dim] - 1)
+
+    model = saved(tmp_path / "m", change)
+    with as_found(model), pytest.raises(ValueError, match=rf"m has {name} with shape .* what fits"):
+        pl.load_shrunk(model, tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    "key, attribute, value, message",
+    [
+        ("0 (Conv2d)", "out_channels", 4, r"0\.bias with shape \(5,\), but \(4,\) is what fits"),
+        ("0 (Conv2d)", "kernel_size", [3], r"\(3,\) as kernel_size of 0, where \(3, 3\) was"),
+        ("0 (Conv2d)", "kernel_size", 3, r"3 as kernel_size of 0"),
+        ("3.1 (Linear)", "in_features", 5000, r"3\.1\.weight with shape|in_features"),
+        ("3.1 (Linear)", "in_features", 0, r"3\.1\.weight|in_features"),
+        ("0 (Conv2d)", "forward", "evil", r"forward of 0 \(Conv2d\) is 'evil', but must be a whole"),
+        ("0 (Conv2d)", "out_channels", 4.5, r"out_channels of .* is 4\.5, but must be a whole number"),
+        ("0 (Conv2d)", "out_channels", True, r"is True, but must be a whole number"),
+        ("0 (Conv2d)", "out_channels", None, r"is None, but must be a whole number"),
+    ],
+)  # fmt: skip
+def test_sizes_that_do_not_fit(key, attribute, value, message, tmp_path, as_found):
+    def change(tensors, sizes):
+        sizes[key][attribute] = value
+        if value in (5000, 0):  # then it is the tensors that give it away
+            tensors["3.1.weight"] = torch.zeros(2, value)
+
+    model = saved(tmp_path / "m", change)
+    with as_found(model), pytest.raises(ValueError, match=message):
+        pl.load_shrunk(model, tmp_path / "m")
+
+
+def test_nothing_is_set_but_sizes(tmp_path):
+    def change(tensors, sizes):
+        sizes["0 (Conv2d)"] |= {"forward": 3, "training": 7, "_parameters": 1}
+        sizes["0 (Conv2d)"]["stride"] = [2, 2]  # more than it was
+
+    model = saved(tmp_path / "m", change)
+    keys = {*vars(model[0])}
+    pl.load_shrunk(model, tmp_path / "m")
+    assert {*vars(model[0])} == keys and model[0].training is True and model[0].stride == (1, 1)
+    assert callable(model[0].forward)
+
+
+@pytest.mark.parametrize("about", ["", "{", "[]", "3", '{"0 (Conv2d)": 3}', "null"])
+def test_metadata_that_cannot_be_read(about, tmp_path, as_found):
+    model = saved(tmp_path / "m", lambda tensors, sizes: {"sizes": about})
+    with as_found(model), pytest.raises(ValueError, match=r"the sizes in .*m can't be read .*save_s"):
+        pl.load_shrunk(model, tmp_path / "m")
+
+
+def test_a_file_without_sizes_is_of_something_else(tmp_path):
+    model = saved(tmp_path / "m")
+    safetensors.torch.save_file(dict(model.state_dict()), tmp_path / "m")
+    with pytest.raises(ValueError, match="holds another model"):
+        pl.load_shrunk(model, tmp_path / "m")
