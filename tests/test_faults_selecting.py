@@ -73,7 +73,9 @@ def test_l2_of_negative_scores(grain, dtype):
     scores = {"a": torch.ones(4, 4, dtype=dtype), "b": torch.ones(4, 4, dtype=dtype)}
     pl.select(scores, 0.5, grain=grain.pooled("l2"), within={n: s > 0 for n, s in scores.items()})
     scores["b"][2, 2] = -0.1
-    with pytest.raises(ValueError, match="^b: l2 pooling squares the scores, but some are negative"):
+    with pytest.raises(
+        ValueError, match="^b: l2 pooling squares the scores, but some are negative"
+    ):
         pl.select(scores, 0.5, grain=grain.pooled("l2"))
 
 
@@ -350,7 +352,9 @@ def test_no_warning_without_need():
 )
 def test_a_parameter_that_json_does_not_know(value, tmp_path):
     lesson = next(lesson for lesson in runner.find_lessons() if "seeds" in lesson.parameters)
-    with pytest.raises(runner.LessonError, match="seeds is .* but must be a JSON value: a number, a"):
+    with pytest.raises(
+        runner.LessonError, match="seeds is .* but must be a JSON value: a number, a"
+    ):
         runner.execute(lesson, tmp_path / "out.ipynb", {"seeds": value})
     assert not list(tmp_path.iterdir())
     runner.check_parameters([lesson], {"seeds": [0, 1]})
@@ -430,7 +434,10 @@ def test_nothing_is_set_but_sizes(tmp_path):
 @pytest.mark.parametrize("about", ["", "{", "[]", "3", '{"0 (Conv2d)": 3}', "null"])
 def test_metadata_that_cannot_be_read(about, tmp_path, as_found):
     model = saved(tmp_path / "m", lambda tensors, sizes: {"sizes": about})
-    with as_found(model), pytest.raises(ValueError, match=r"the sizes in .*m can't be read .*save_s"):
+    with (
+        as_found(model),
+        pytest.raises(ValueError, match=r"the sizes in .*m can't be read .*save_s"),
+    ):
         pl.load_shrunk(model, tmp_path / "m")
 
 
@@ -439,3 +446,313 @@ def test_a_file_without_sizes_is_of_something_else(tmp_path):
     safetensors.torch.save_file(dict(model.state_dict()), tmp_path / "m")
     with pytest.raises(ValueError, match="holds another model"):
         pl.load_shrunk(model, tmp_path / "m")
+
+
+# ---- reconstruction: what only some batches reach, and what none does ----
+
+
+class Experts(nn.Module):
+    """Each sample goes to the expert of its first input's sign; a third is never asked."""
+
+    def __init__(self):
+        super().__init__()
+        self.experts = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
+        self.out = nn.Linear(4, 2)
+
+    def forward(self, x):
+        chosen = (x[:, 0] > 0).long()
+        y = torch.stack([self.experts[i](row) for i, row in zip(chosen, x, strict=True)])
+        return self.out(y.relu())
+
+
+def total(model, batch):
+    return model(batch).sum()
+
+
+POSITIVE = torch.randn(30, 4, generator=torch.Generator().manual_seed(0)).abs()
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_expert_that_only_one_batch_reaches(order):
+    batches = [-POSITIVE, POSITIVE][::order]
+    names = ["experts.0.weight", "experts.1.weight", "out.weight"]
+    model, one_by_one = Experts(), Experts()
+    one_by_one.load_state_dict(model.state_dict())
+    masks = pl.reconstruct(model, total, batches, 0.5, names=names)
+    assert list(masks) == names and pl.masks_of(model, names)["experts.1.weight"].sum() == 8
+    # each by itself, with the inputs that it has: in an order that fits both
+    for name in names:
+        pl.reconstruct(one_by_one, total, batches, 0.5, names=[name])
+    for value, expected in zip(model.parameters(), one_by_one.parameters(), strict=True):
+        torch.testing.assert_close(value, expected)
+
+
+@pytest.mark.parametrize("grain", [pl.element, pl.in_rows, pl.n_of_m(2, 4)], ids=lambda g: g.name)
+def test_an_expert_that_nothing_reaches_is_named_and_pruned_by_magnitude(grain):
+    model = Experts()
+    before, name = model.experts[2].weight.detach().clone(), "experts.2.weight"
+    with pytest.warns(UserWarning, match=r"no input reached experts\.2\.weight on these batches"):
+        masks = pl.reconstruct(model, total, [POSITIVE, -POSITIVE], 0.5, grain=grain)
+    expected = pl.select({"": before.abs()}, 0.5, grain=grain)[""]
+    assert masks[name].equal(expected) and model.experts[2].weight.equal(before * expected)
+    model = Experts()
+    with pytest.warns(UserWarning, match=r"experts\.2\.weight"):
+        scores = pl.wanda(model, total, [POSITIVE, -POSITIVE])
+    assert scores[name].equal(model.experts[2].weight.abs()) and scores["out.weight"].any()
+
+
+# ---- reconstruction: one run of the model, whatever its depth ----
+
+
+def deep(depth):
+    torch.manual_seed(0)
+    layers = [m for _ in range(depth) for m in (nn.Linear(6, 6), nn.Tanh(), nn.Dropout(0.2))]
+    return nn.Sequential(*layers, nn.Linear(6, 2))
+
+
+@pytest.mark.parametrize("depth", [1, 4, 16])
+@pytest.mark.parametrize("use", ["reconstruct", "least squares"])
+def test_the_number_of_runs_does_not_grow_with_depth(depth, use):
+    model, calls, batches = deep(depth), [], torch.randn(3, 8, 6).unbind()
+
+    def loss(model, batch):
+        calls.append(threading.current_thread())
+        return total(model, batch)
+
+    if use == "reconstruct":
+        pl.reconstruct(model, loss, batches, 0.5)
+    else:
+        pl.least_squares(model, loss, batches, pl.select(pl.magnitude(model), 0.5))
+    assert len(calls) == 2 * len(batches)
+    assert not any(thread.is_alive() for thread in {*calls} - {threading.current_thread()})
+
+
+class Shared(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 6), nn.Linear(6, 6)
+
+    def forward(self, x):
+        return self.b(self.a(self.a(x).relu()).relu())
+
+
+class Turned(nn.Module):
+    """The layers run in another order for some batches."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 6), nn.Linear(6, 6)
+
+    def forward(self, x):
+        return self.b(self.a(x)) if x[0, 0] > 0 else self.a(self.b(x))
+
+
+def encoder():
+    layer = nn.TransformerEncoderLayer(6, 2, 12, dropout=0.3, batch_first=True)
+    return nn.Sequential(nn.Unflatten(0, (2, 4)), nn.TransformerEncoder(layer, 2))
+
+
+IN_ONE_RUN = {
+    "chain, dropout": lambda: deep(3).train(),
+    "encoder": lambda: encoder().eval(),
+    "encoder, dropout": lambda: encoder().train(),
+    "batch norm": lambda: nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 6)).train(),
+    "a layer used twice": Shared,
+    "orders that differ": Turned,
+    "half precision": lambda: deep(3).bfloat16().eval(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("build", IN_ONE_RUN.values(), ids=IN_ONE_RUN)
+@pytest.mark.parametrize("around", [torch.enable_grad, torch.inference_mode, "autocast"])
+def test_one_run_finds_what_a_run_for_each_layer_does(build, around, monkeypatch):
+    torch.manual_seed(0)
+    whole = build()
+    batches = [x.to(next(whole.parameters()).dtype) for x in torch.randn(4, 8, 6)]
+    found, joined = [], layerwise._joined
+    for in_one_run in (True, False):
+        if not in_one_run:
+            monkeypatch.setattr(layerwise, "_joined", lambda orders: (joined(orders)[0], False))
+        model = copy.deepcopy(whole)
+        torch.manual_seed(1)
+        context = (
+            torch.autocast("cpu", torch.bfloat16, cache_enabled=False)
+            if around == "autocast"
+            else around()
+        )
+        with context:
+            masks = pl.reconstruct(model, lambda m, x: total(m, x) + torch.rand(()), batches, 0.5)
+        found.append((masks, model.state_dict(), torch.rand(3)))
+    (masks, state, drawn), (other_masks, other_state, other_drawn) = found
+    assert list(masks) == list(other_masks) and drawn.equal(other_drawn)
+    assert all(mask.equal(other_masks[name]) for name, mask in masks.items())
+    assert all(value.equal(other_state[name]) for name, value in state.items())
+
+
+@pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("at", [0, 4, 5, 6, 7])
+def test_a_failure_in_one_of_the_batches_leaves_nothing_behind(kind, at, as_found):
+    model, calls = deep(3), itertools.count()
+    batches, threads = list(torch.randn(4, 8, 6)), threading.active_count()
+
+    def loss(model, batch):
+        failing = next(calls) == at
+        value = total(model, batch)
+        if failing:
+            raise kind("on purpose")
+        return value
+
+    with as_found(model), pytest.raises(kind, match="on purpose"):
+        pl.reconstruct(model, loss, batches, 0.5)
+    assert threading.active_count() == threads
+    assert not any(m._forward_pre_hooks for m in model.modules())
+
+
+# ---- least squares on given masks ----
+
+
+@torch.no_grad()
+def by_lstsq(model, masks, x):
+    """Row by row on the inputs themselves, layer after layer."""
+    for name, mask in masks.items():
+        layer = model.get_submodule(name.removesuffix(".weight"))
+        for row, kept in zip(layer.weight, mask, strict=True):
+            target = x @ row
+            row[~kept] = 0
+            if kept.any():
+                row[kept] = torch.linalg.lstsq(x[:, kept], target[:, None]).solution[:, 0]
+        x = layer(x).relu()
+
+
+@pytest.mark.parametrize("sparsity", [0.3, 0.8])
+def test_least_squares_on_the_rows_of_a_mask(sparsity):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 4)).double()
+    x, other = torch.randn(60, 8).double(), copy.deepcopy(model)
+    masks = pl.select(pl.magnitude(model), sparsity)
+    masks["0.weight"][1] = False
+    with torch.no_grad():  # that unit still says something
+        model[0].bias[1] = other[0].bias[1] = 0.5
+    by_lstsq(other, masks, x)
+    pl.least_squares(model, total, x.split(20), masks, damping=1e-12)
+    for value, expected in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-6, atol=1e-8)
+    assert not any(w[~masks[n]].any() for n, w in pl.weights_of(model).items())
+
+
+def test_least_squares_repairs_more_than_sparsegpt_on_the_same_masks():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 8))
+    x = torch.randn(300, 16) @ torch.randn(16, 16)
+    target, gpt = model(x).detach(), copy.deepcopy(model)
+    masks = pl.reconstruct(gpt, total, [x], 0.7)
+    errors = {"gpt": float((gpt(x) - target).detach().square().mean())}
+    for name, repair in (("masked", pl.apply), ("squares", None)):
+        other = copy.deepcopy(model)
+        repair(other, masks) if repair else pl.least_squares(other, total, [x], masks)
+        errors[name] = float((other(x) - target).detach().square().mean())
+    assert errors["squares"] < errors["gpt"] < errors["masked"]
+
+
+def test_least_squares_applies_the_masks_of_other_layers_first():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv1d(2, 3, 3), nn.Flatten(), nn.Linear(12, 4)).double()
+    x, masks = torch.randn(50, 2, 6).double(), pl.select(pl.magnitude(model), 0.5)
+    pruned, before = copy.deepcopy(model), model[2].weight.detach().clone()
+    pl.apply(pruned, {"0.weight": masks["0.weight"]})
+    pl.least_squares(model, total, [x], masks, damping=0)
+    assert model[0].weight.equal(pruned[0].weight)
+    inputs = pruned[:2](x).detach()
+    for row, w, kept in zip(model[2].weight, before, masks["2.weight"], strict=True):
+        best = torch.linalg.lstsq(inputs[:, kept], (inputs @ w)[:, None]).solution[:, 0]
+        torch.testing.assert_close(row[kept].detach(), best)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda m: m.update({"0.weight": m["0.weight"][:2]}), "0.weight has shape"),
+        (lambda m: m.update({"0.weight": m["0.weight"].float()}), "float32, but must be bool"),
+        (lambda m: m.update({"nothing.weight": m["0.weight"]}), "'nothing.weight' is no parameter"),
+        (lambda m: m.clear(), "masks is empty"),
+        (lambda m: m.pop("0.weight") is m.pop("2.weight"), "has no Linear layer with a weight of"),
+    ],
+)
+def test_least_squares_that_cannot_be_done(change, message, as_found):
+    model = nn.Sequential(nn.Linear(4, 6), nn.Embedding(3, 2), nn.Linear(6, 3))
+    masks = pl.select(pl.magnitude(model), 0.5)
+    change(masks)
+    with as_found(model), pytest.raises(ValueError, match=re.escape(message)):
+        pl.least_squares(model, lambda m, x: m[2](m[0](x)).sum(), [X], masks)
+
+
+def test_inputs_without_an_inverse_change_nothing(as_found):
+    model, x = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)), X.clone()
+    with torch.no_grad():
+        model[0].bias[2] = -1e6
+    masks = {n: torch.ones_like(w, dtype=torch.bool) for n, w in pl.weights_of(model).items()}
+    with as_found(model), pytest.raises(ValueError, match=r"inputs of .*weight have no inverse"):
+        pl.least_squares(model, total, [x], masks, damping=0)
+
+
+# ---- shares without a sort ----
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", ["many values", "ties", "zeros", "gone", "one layer", "all gone"])
+def test_shares_of_many_scores_without_sorting_all(dtype, kind, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    layers = [
+        torch.randn(size, generator=generator).abs().mul(scale).to(dtype)
+        for size, scale in ((4000, 1), (300, 7), (1, 1), (900, 1e-3))
+    ]
+    if kind == "ties":
+        layers = [(8 * layer).round() for layer in layers]
+    if kind == "zeros":
+        layers = [layer.masked_fill(layer < layer.median(), 0) for layer in layers]
+    gone = 0
+    if kind == "gone":
+        for layer in layers:
+            layer[torch.rand(len(layer), generator=generator) < 0.2] = -math.inf
+        gone = sum(int((layer == -math.inf).sum()) for layer in layers)
+    if kind == "one layer":
+        layers = layers[:1]
+    if kind == "all gone":
+        layers = [torch.full_like(layer, -math.inf) for layer in layers]
+    total, searched = sum(map(len, layers)), []
+    inner = exact._near_the_threshold
+
+    def watched(*args):
+        result = inner(*args)
+        searched.append(sum(map(len, result[0])))
+        return result
+
+    monkeypatch.setattr(exact, "_near_the_threshold", watched)
+    for share in (0, 0.01, 0.3, 0.8, 0.99, 1):
+        count = gone + round(share * (total - gone)) if kind != "all gone" else total
+        expected = exact.count_lowest_shares(layers, count)
+        monkeypatch.setattr(exact, "SORTED", 0)
+        monkeypatch.setattr(exact, "PART", 77)
+        assert exact.count_lowest_shares(layers, count) == expected and sum(expected) == count
+        monkeypatch.undo()
+        monkeypatch.setattr(exact, "_near_the_threshold", watched)
+    if kind == "many values":
+        assert max(searched) < total / 5
+    if kind == "gone":
+        monkeypatch.setattr(exact, "SORTED", 0)
+        with pytest.raises(
+            ValueError, match=f"{gone} units are pruned already but only 5 are to be"
+        ):
+            exact.count_lowest_shares(layers, 5)
+
+
+@pytest.mark.parametrize("few", [0, 16])
+def test_inside_groups_ties_go_in_order(few, monkeypatch):
+    monkeypatch.setattr(exact, "FEW", few)
+    monkeypatch.setattr(exact, "PART", 20)
+    for levels, count in itertools.product((1, 2, 9), range(8)):
+        groups = torch.randint(levels, (40, 7)).to(torch.bfloat16)
+        lowest = groups.argsort(dim=1, stable=True)[:, :count]
+        expected = torch.ones(40, 7, dtype=torch.bool).scatter_(1, lowest, False)
+        assert exact.keep_highest_inside(groups, count).equal(expected)
+        assert exact.keep_highest_inside(groups.T.contiguous().T, count).equal(expected)
