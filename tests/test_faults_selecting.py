@@ -74,7 +74,7 @@ def test_l2_of_negative_scores(grain, dtype):
     pl.select(scores, 0.5, grain=grain.pooled("l2"), within={n: s > 0 for n, s in scores.items()})
     scores["b"][2, 2] = -0.1
     with pytest.raises(
-        ValueError, match="^b: l2 pooling squares the scores, but some are negative"
+        ValueError, match=r"^b: l2 pooling squares the scores, but some are negative"
     ):
         pl.select(scores, 0.5, grain=grain.pooled("l2"))
 
@@ -353,7 +353,7 @@ def test_no_warning_without_need():
 def test_a_parameter_that_json_does_not_know(value, tmp_path):
     lesson = next(lesson for lesson in runner.find_lessons() if "seeds" in lesson.parameters)
     with pytest.raises(
-        runner.LessonError, match="seeds is .* but must be a JSON value: a number, a"
+        runner.LessonError, match=r"seeds is .* but must be a JSON value: a number, a"
     ):
         runner.execute(lesson, tmp_path / "out.ipynb", {"seeds": value})
     assert not list(tmp_path.iterdir())
@@ -631,12 +631,11 @@ def test_least_squares_on_the_rows_of_a_mask(sparsity):
     x, other = torch.randn(60, 8).double(), copy.deepcopy(model)
     masks = pl.select(pl.magnitude(model), sparsity)
     masks["0.weight"][1] = False
-    with torch.no_grad():  # that unit still says something
-        model[0].bias[1] = other[0].bias[1] = 0.5
     by_lstsq(other, masks, x)
     pl.least_squares(model, total, x.split(20), masks, damping=1e-12)
-    for value, expected in zip(model.parameters(), other.parameters(), strict=True):
-        torch.testing.assert_close(value, expected, rtol=1e-6, atol=1e-8)
+    # the outputs, for inputs that are always the same leave the weights some choice
+    torch.testing.assert_close(model(x), other(x), rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(model[0].weight, other[0].weight, rtol=1e-6, atol=1e-8)
     assert not any(w[~masks[n]].any() for n, w in pl.weights_of(model).items())
 
 
