@@ -53,7 +53,7 @@ def depth_of_reconstruction() -> list[dict]:
             "peer is": "itself at 16",
             "ours": memory[32],
             "peer": memory[16],
-            "to reach": 2.0,
+            "to reach": 1.25,
             "note": "what grows are copies of the weights, to go back to; of inputs each batch keeps "
             "those of one layer",
         },

@@ -517,7 +517,9 @@ def test_the_number_of_runs_does_not_grow_with_depth(depth, use):
 
     def loss(model, batch):
         calls.append(threading.current_thread())
-        return total(model, batch)
+        value = total(model, batch)
+        assert not value.requires_grad, "the graph keeps the inputs of all layers"
+        return value
 
     if use == "reconstruct":
         pl.reconstruct(model, loss, batches, 0.5)

@@ -191,8 +191,8 @@ def _set_random(state: Random) -> None:
 
 def _modes() -> list[Callable]:
     """What this thread has switched on, for another one: to be entered there."""
-    inference = torch.is_inference_mode_enabled()
-    modes = [torch.no_grad, partial(torch.inference_mode, inference)]
+    # in this order, for leaving inference mode turns gradients on, and with them the graph is kept
+    modes = [partial(torch.inference_mode, torch.is_inference_mode_enabled()), torch.no_grad]
     for kind in ("cpu", "cuda"):
         if torch.is_autocast_enabled(kind):
             modes.append(partial(torch.autocast, kind, torch.get_autocast_dtype(kind)))
