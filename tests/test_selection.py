@@ -125,7 +125,7 @@ def cases(draw, grains=(*RANKED, *INSIDE), budgets=BUDGETS, floors=(None, 0, 0.1
         .to(draw(st.sampled_from(DTYPES)))
         for name in draw(st.permutations("abcde"))[: draw(st.integers(1, 5))]
     }
-    if budget == "lamp":
+    if budget == "lamp" or grain.pooling == "l2":
         scores = {n: s.abs() for n, s in scores.items()}
     return Case(scores, grain, budget, floor)
 
