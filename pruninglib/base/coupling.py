@@ -168,9 +168,10 @@ class _Graph(tp.DependencyGraph):
             if not len(new):
                 continue
             known[node, handler] = torch.cat([seen, new])
+            found = new // count, new % count
             for dependency in node.dependencies:
                 if dependency.is_triggered_by(handler):
-                    places, roots = new // count, new % count
+                    places, roots = found
                     for mapping in filter(None, dependency.index_mapping):
                         places, roots = _mapped(mapping, places, roots)
                     if len(places):
@@ -310,7 +311,7 @@ def _entry(group: list[_Followed], count: int, graph: _Graph, tied: set[str]) ->
         if computed := {"weight", "bias"} & vars(module).keys() or getattr(
             module, "parametrizations", ()
         ):
-            raise _LeftOutError(f"{[*computed][0]} of {name} is computed from other tensors")
+            raise _LeftOutError(f"{next(iter(computed))} of {name} is computed from other tensors")
         size = (graph.get_out_channels if out else graph.get_in_channels)(node)
         if int(places.max()) >= size:
             raise _LeftOutError(f"{name} has {size} channels, and not what reaches it")
@@ -367,10 +368,10 @@ def _heads(graph: _Graph, name: str, count: int) -> tuple[tuple[str, list[str]],
         if numbers:
             if len({*numbers.values()}) > 1:
                 raise _LeftOutError("attention heads share keys")
-            number = [*numbers.values()][0]
-            if count % number:
-                break
-            return (outer, [*numbers]), count // number
+            number = next(iter(numbers.values()))
+            if number and count % number == 0:
+                return (outer, [*numbers]), count // number
+            break
     raise _LeftOutError(
         f"how many heads attend is not told: no module around has {' or '.join(HEADS[:2])}"
     )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..base.coupling import Coupling, Couplings, couplings
 from ..base.state import copied
-from ..base.trial import halves, without, wrong
+from ..base.trial import some_kept, without, wrong
 from .criteria import Scores
 from .grains import check_pooling
 from .masks import apply, paired
@@ -42,7 +42,7 @@ def coupled(model: nn.Module, example) -> Couplings:
     groups = couplings(model, list(weights), example)
     reasons = {n: "it has a single unit" for n, group in groups.items() if group.units == 1}
     tried = {name: group for name, group in groups.items() if name not in reasons}
-    reasons |= wrong(model, tried, halves(tried), example)
+    reasons |= wrong(model, tried, some_kept(tried), example)
     for name, why in reasons.items():
         groups.left_out |= {made: why for made in groups.pop(name).makes if made in weights}
     return groups
