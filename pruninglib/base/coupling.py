@@ -27,13 +27,15 @@ PASSING = (tp.ops._ElementWiseOp, tp.ops._ConcatOp, tp.ops._ReshapeOp, tp.ops._E
 HEADS = ("heads", "num_heads", "n_head", "n_heads", "num_attention_heads", "num_key_value_heads")
 HEAD_SIZES = ("head_dim", "attention_head_size", "dim_head", "d_kv", "key_value_proj_dim")
 STATISTICS = {"running_mean", "running_var"}
+SIZES = {"num_features", "num_parameters"}  # numbers of channels
 STEPS = 1_000_000  # looks at the graph until it is given up: seconds; a ResNet-50 needs thousands
 
 
 class Part(NamedTuple):
     """A tensor of the model, and which unit each slice of it along `axis` belongs to.
 
-    role: it "makes" units (weights, biases, norms), "reads" them, or, as a buffer, "holds" them.
+    role: it "makes" units (weights, biases, norms), "reads" them, or, as a buffer or as the number
+        of them, "holds" them.
     units: int64 (size along the axis,), from 0, or -1 for none.
     """
 
@@ -73,6 +75,36 @@ class Coupling(NamedTuple):
     def units(self) -> int:
         return 1 + max(int(p.units.max()) for p in self.parts)
 
+    def pooled(self, scores: dict[str, Tensor], pooling: str) -> Tensor | None:
+        """float64 (units,): the mean, sum or l2 norm of all scores of what makes a unit.
+
+        None if nothing of it has scores. Needs no memory but for one number a slice.
+        """
+        sums, counts = torch.zeros(2, self.units, dtype=torch.float64)
+        for part in self.parts:
+            if part.role == "makes" and part.name in scores:
+                check_shape(f"the scores of {part.name}", scores[part.name], part.shape)
+                slices = scores[part.name].detach().cpu().movedim(part.axis, 0)
+                slices, inside = slices.reshape(len(part.units), -1), part.units >= 0
+                if pooling == "l2":
+                    of_each = torch.linalg.vector_norm(slices, dim=1, dtype=torch.float64).square()
+                else:
+                    of_each = slices.sum(1, dtype=torch.float64)
+                sums.index_add_(0, part.units[inside], of_each[inside])
+                counts += slices.shape[1] * part.units[inside].bincount(minlength=self.units)
+        if counts.any():
+            return {"mean": sums / counts, "sum": sums, "l2": sums.sqrt()}[pooling]
+        return None
+
+    def masks(self, keep: Tensor) -> dict[str, Tensor]:
+        """By parameter the mask of what makes and reads the units that are kept: bool (units,)."""
+        keep = torch.cat([keep, keep.new_ones(1)])  # unit -1 finds this last entry: kept
+        parts = [part for part in self.parts if part.role != "holds"]
+        found: dict[str, Tensor] = {}
+        for part in parts:
+            found[part.name] = found.get(part.name, True) & part.full(keep[part.units])
+        return found
+
 
 class Couplings(dict[str, Coupling]):
     """Couplings by name. `left_out`: by the name of a weight, why its units can't be removed."""
@@ -80,6 +112,10 @@ class Couplings(dict[str, Coupling]):
     def __init__(self, found: dict[str, Coupling], left_out: dict[str, str]):
         super().__init__(found)
         self.left_out = left_out
+
+
+class _IntricateError(Exception):
+    """A graph takes too long to follow."""
 
 
 class _LeftOutError(Exception):
@@ -107,8 +143,15 @@ class _Graph(tp.DependencyGraph):
                 self.register_customized_layer(type(module), _Frozen())
         self._param_to_name, self.unwrapped_parameters = self._detect_unwrapped_parameters(None)
         self.traced = False
-        self.module2node = self._trace(model, example, self._forward, None)
-        self._build_dependency(self.module2node)
+        try:
+            self.module2node = self._trace(model, example, self._forward, None)
+            self._build_dependency(self.module2node)
+        except Exception as error:
+            if not self.traced:  # what the model's own code raises
+                raise
+            raise ValueError(
+                f"Torch-Pruning can't follow {type(model).__name__} ({type(error).__name__}: {error})"
+            ) from error
         self.lost = {}  # by node, the error that it led to
         nodes = [*self.module2node.values()]
         for update in (shape_infer.init_shape_information, index_mapping.update_index_mapping):
@@ -127,9 +170,14 @@ class _Graph(tp.DependencyGraph):
                 node.dependencies.clear()  # a group with it is left out
 
     def _forward(self, model, example):
+        """What the graph is read from: the outputs, and those of layers, for not all lead there."""
+        made: list[Tensor] = []
+        for module in model.modules():
+            if isinstance(module, MAKERS):
+                module.register_forward_hook(lambda _, __, output: made.append(output))
         outputs = _differentiable(model, example)
         self.traced = True
-        return outputs
+        return outputs + [t for t in tensors_in(made) if t.grad_fn]
 
     def get_out_channels(self, node):
         self.count()
@@ -142,10 +190,7 @@ class _Graph(tp.DependencyGraph):
     def count(self) -> None:
         self.steps += 1
         if self.steps > STEPS:
-            raise RuntimeError(
-                f"gave up following {type(self.model).__name__} after {STEPS:,} steps: its layers are "
-                "joined in too many ways"
-            )
+            raise _IntricateError
 
     def passes(self, node) -> bool:
         """Whether what acts on channels one by one, and so keeps them apart."""
@@ -197,7 +242,7 @@ class _Frozen(tp.pruner.function.BasePruningFunc):
 
 
 def _differentiable(model: nn.Module, example) -> list[Tensor]:
-    """What the graph is read from: the outputs, each from an operation that belongs to no layer."""
+    """The outputs that gradients come from, each from an operation that belongs to no layer."""
     outputs = outputs_of(model, example)
     floating = [t * 1 for t in tensors_in(outputs) if t.is_floating_point()]
     if not floating:
@@ -236,6 +281,20 @@ def _mapped(mapping, places: Tensor, roots: Tensor) -> tuple[Tensor, Tensor]:
     return places[inside] - low, roots[inside]
 
 
+def check_shape(what: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless a tensor has a shape."""
+    if tensor.shape != torch.Size(shape):
+        raise ValueError(
+            f"{what} have shape {tuple(tensor.shape)}, but must be {tuple(shape)}: other model?"
+        )
+
+
+def computed(model: nn.Module, types: tuple[type, ...]) -> list[str]:
+    """The weights of such layers that are made from other tensors: parametrizations, torch's masks."""
+    layers = [(n, m) for n, m in model.named_modules() if isinstance(m, types)]
+    return [f"{n}.weight".lstrip(".") for n, m in layers if "weight" not in m._parameters]
+
+
 def couplings(model: nn.Module, weights: list[str], example) -> Couplings:
     """The couplings whose units can be removed, as far as the graph shows, each by the first of the
     `weights` in it.
@@ -255,10 +314,11 @@ def couplings(model: nn.Module, weights: list[str], example) -> Couplings:
             with as_written(model):
                 graph = _Graph(model, example)
             return _couplings(graph, weights, twice)
-        except RuntimeError as error:
-            if "gave up following" in str(error):
-                raise ValueError(str(error)) from None
-            raise
+        except _IntricateError as error:
+            raise ValueError(
+                f"gave up following {type(model).__name__} after {STEPS:,} steps: its layers are joined "
+                "in too many ways"
+            ) from error
 
 
 def _couplings(graph: _Graph, weights: list[str], tied: set[str]) -> Couplings:
@@ -313,6 +373,9 @@ def _entry(group: list[_Followed], count: int, graph: _Graph, tied: set[str]) ->
         ):
             raise _LeftOutError(f"{next(iter(computed))} of {name} is computed from other tensors")
         size = (graph.get_out_channels if out else graph.get_in_channels)(node)
+        if size is None:  # a PReLU with one slope for all channels
+            joined.append((places, roots))
+            continue
         if int(places.max()) >= size:
             raise _LeftOutError(f"{name} has {size} channels, and not what reaches it")
         if isinstance(module, _ConvNd) and module.groups > 1:
@@ -401,3 +464,5 @@ def _parts(name: str, module: nn.Module, out: bool, units: Tensor) -> Iterator[P
     for key, b in module.named_buffers(name, recurse=False):
         if b.shape == units.shape:
             yield Part(key, "holds", 0, b.shape, units)
+    for key in SIZES & vars(module).keys():
+        yield Part(f"{name}.{key}".lstrip("."), "holds", 0, units.shape, units)

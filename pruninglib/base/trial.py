@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .coupling import Coupling
+from .coupling import Coupling, Couplings
 from .running import as_written, changed, normal, outputs_of, tensors_in
 from .state import copied, same_random
 
@@ -31,7 +31,10 @@ def without(model: nn.Module, groups: Mapping[str, Coupling], kept: Mapping[str,
     for (name, axis), keep in _slices(groups, kept).items():
         path, _, key = name.rpartition(".")
         old, places = _tensor(model, name), keep.nonzero().flatten()
-        new = old.detach().index_select(axis, places.to(old.device))
+        if isinstance(old, int):
+            new = len(places)
+        else:
+            new = old.detach().index_select(axis, places.to(old.device))
         if isinstance(old, nn.Parameter):
             new = nn.Parameter(new, requires_grad=old.requires_grad)
         setattr(model.get_submodule(path), key, new)
@@ -77,10 +80,6 @@ def _resize(module: nn.Module) -> None:
             module.groups = sizes[0]
         both = sizes[1] * module.groups, sizes[0]
         module.in_channels, module.out_channels = both[::-1] if module.transposed else both
-    elif isinstance(module, nn.PReLU):
-        module.num_parameters = sizes[0]
-    elif hasattr(module, "num_features"):
-        module.num_features = len(module.weight if sizes else module.running_mean)
 
 
 class _Settled(TorchDispatchMode):
@@ -276,7 +275,22 @@ def wrong(
     return found
 
 
-def some_kept(groups: Mapping[str, Coupling]) -> dict[str, Tensor]:
+def without_wrong(groups: Couplings, model: nn.Module, example: Any) -> Couplings:
+    """The couplings that have several units and were tried; the others join those left out."""
+    several = {name: group for name, group in groups.items() if group.units > 1}
+    reasons = dict.fromkeys(groups.keys() - several.keys(), "it has a single unit")
+    reasons |= wrong(model, several, _some_kept(several), example)
+    left_out = {
+        made: reasons[name]
+        for name in reasons
+        for made in groups[name].makes
+        if _tensor(model, made).dim() > 1  # a weight
+    }
+    right = {name: group for name, group in groups.items() if name not in reasons}
+    return Couplings(right, groups.left_out | left_out)
+
+
+def _some_kept(groups: Mapping[str, Coupling]) -> dict[str, Tensor]:
     """About half of each coupling's units, the same every time, where code might hide an order.
 
     Removing what is a mirror image of what stays, say, is right even if the code turns channels

@@ -8,11 +8,11 @@ small = shrink(model, spread(kept, groups), example)
 import warnings
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ..base.coupling import Coupling, Couplings, couplings
+from ..base.coupling import Coupling, Couplings, check_shape, computed, couplings
 from ..base.state import copied
-from ..base.trial import some_kept, without, wrong
+from ..base.trial import without, without_wrong, wrong
 from .criteria import Scores
 from .grains import check_pooling
 from .masks import apply, paired
@@ -38,53 +38,22 @@ def coupled(model: nn.Module, example) -> Couplings:
     Linear, convolution, Embedding, BatchNorm, InstanceNorm or PReLU, so `nn.MultiheadAttention` too;
     single units, for a layer must keep one. Raises ValueError if the outputs hold no tensors.
     """
-    weights = _weights(model)
-    groups = couplings(model, list(weights), example)
-    reasons = {n: "it has a single unit" for n, group in groups.items() if group.units == 1}
-    tried = {name: group for name, group in groups.items() if name not in reasons}
-    reasons |= wrong(model, tried, some_kept(tried), example)
-    for name, why in reasons.items():
-        groups.left_out |= {made: why for made in groups.pop(name).makes if made in weights}
-    return groups
+    return without_wrong(couplings(model, list(_weights(model)), example), model, example)
 
 
 def pool(scores: Scores, groups: dict[str, Coupling], pooling: str = "mean") -> Scores:
     """{group: (units,)}: one score from all scored weights that make a unit, in all its layers.
 
     pooling: as for a grain, "mean", "sum" or "l2". Groups without scores are left out. `select`
-    takes the result like any scores. Raises ValueError if nothing is left to select from.
+    takes the result like any scores. Raises ValueError, with what was left out, if it is empty.
     """
     check_pooling(pooling)
-    if pooled := _pool(scores, groups, pooling):
+    pooled = {name: group.pooled(scores, pooling) for name, group in groups.items()}
+    if pooled := {name: score for name, score in pooled.items() if score is not None}:
         return pooled
-    reasons = [f"{n}: {why}" for n, why in getattr(groups, "left_out", {}).items()]
-    raise ValueError(
-        "there are no units to score: "
-        + (f"none of {', '.join(groups)} has scores" if groups else "; ".join(reasons[:5]))
-    )
-
-
-def _pool(scores: Scores, groups: dict[str, Coupling], pooling: str) -> Scores:
-    pooled = {}
-    for group, coupling in groups.items():
-        sums, counts = torch.zeros(2, coupling.units, dtype=torch.float64)
-        for part in coupling.parts:
-            if part.role != "makes" or part.name not in scores:
-                continue
-            _check_shape(f"the scores of {part.name}", scores[part.name], part.shape)
-            slices = (
-                scores[part.name].detach().cpu().movedim(part.axis, 0).reshape(len(part.units), -1)
-            )
-            if pooling == "l2":
-                of_each = torch.linalg.vector_norm(slices, dim=1, dtype=torch.float64).square()
-            else:
-                of_each = slices.sum(1, dtype=torch.float64)
-            inside = part.units >= 0
-            sums.index_add_(0, part.units[inside], of_each[inside])
-            counts += slices.shape[1] * part.units[inside].bincount(minlength=coupling.units)
-        if counts.any():
-            pooled[group] = {"mean": sums / counts, "sum": sums, "l2": sums.sqrt()}[pooling]
-    return pooled
+    why = [f"{n}: {why}" for n, why in getattr(groups, "left_out", {}).items()][:5]
+    why = f"none of {', '.join(groups)} has scores" if groups else "; ".join(why)
+    raise ValueError(f"there are no units to score: {why}")
 
 
 def spread(kept: Masks, groups: dict[str, Coupling]) -> Masks:
@@ -95,12 +64,9 @@ def spread(kept: Masks, groups: dict[str, Coupling]) -> Masks:
     """
     masks: Masks = {}
     for group, keep in kept.items():
-        _check_shape(f"what is kept of {group}", keep, (groups[group].units,))
-        keep = torch.cat([keep, keep.new_ones(1)])  # unit -1 finds this last entry: kept
-        for part in groups[group].parts:
-            if part.role != "holds":
-                mask = part.full(keep[part.units])
-                masks[part.name] = masks[part.name] & mask if part.name in masks else mask.clone()
+        check_shape(f"what is kept of {group}", keep, (groups[group].units,))
+        for name, mask in groups[group].masks(keep).items():
+            masks[name] = mask & masks.get(name, True)
     return masks
 
 
@@ -115,11 +81,11 @@ def shrink(model: nn.Module, masks: Masks, example) -> nn.Module:
     example: as for `coupled`. Units that can't do without, as it shows, stay as zeros, with a
     warning. Raises ValueError if a layer would lose its last unit.
     """
-    paired(model, masks)  # checked before anything is run
+    paired(model, masks)  # raises before anything is run
     weights = _weights(model)
     groups = couplings(model, list(weights), example)
     full = {n: masks.get(n, torch.ones(w.shape, dtype=torch.bool)) for n, w in weights.items()}
-    kept = {name: share > 0 for name, share in _pool(full, groups, "mean").items()}
+    kept = {name: group.pooled(full, "mean") > 0 for name, group in groups.items()}
     for name in kept:
         if not kept[name].any():
             raise ValueError(f"all units of {name} are masked, but a layer must keep at least one")
@@ -135,16 +101,4 @@ def shrink(model: nn.Module, masks: Masks, example) -> nn.Module:
 
 def _weights(model: nn.Module) -> dict[str, nn.Parameter]:
     """The prunable weights, without those that are computed from other tensors."""
-    computed = [
-        f"{path}.weight".lstrip(".")
-        for path, module in model.named_modules()
-        if isinstance(module, PRUNABLE_TYPES) and "weight" not in module._parameters
-    ]
-    return weights_of(model, prunable(model, exclude=computed))
-
-
-def _check_shape(what: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
-    if tensor.shape != torch.Size(shape):
-        raise ValueError(
-            f"{what} have shape {tuple(tensor.shape)}, but must be {tuple(shape)}: other model?"
-        )
+    return weights_of(model, prunable(model, exclude=computed(model, PRUNABLE_TYPES)))
