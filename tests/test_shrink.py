@@ -643,7 +643,7 @@ def test_a_network_that_torch_pruning_cannot_follow(as_found):
     model, image = torchvision.models.shufflenet_v2_x0_5(), torch.rand(1, 3, 32, 32)
     with as_found(model):
         groups = pl.coupled(model, image)
-    assert len(groups) == 16 and "conv1.0.weight" in groups.left_out
+    assert len(groups) == 18 and len(groups.left_out) > 18
     masks = halves(model, image)
     small = pl.shrink(model, masks, image).eval()
     assert parameters(small) < 0.9 * parameters(model)

@@ -172,10 +172,14 @@ class _Graph(tp.DependencyGraph):
     def _forward(self, model, example):
         """What the graph is read from: the outputs, and those of layers, for not all lead there."""
         made: list[Tensor] = []
-        for module in model.modules():
-            if isinstance(module, MAKERS):
-                module.register_forward_hook(lambda _, __, output: made.append(output))
+        hooks = [
+            module.register_forward_hook(lambda _, __, output: made.append(output))
+            for module in model.modules()
+            if isinstance(module, MAKERS)
+        ]
         outputs = _differentiable(model, example)
+        for hook in hooks:
+            hook.remove()
         self.traced = True
         return outputs + [t for t in tensors_in(made) if t.grad_fn]
 
@@ -274,6 +278,8 @@ def _mapped(mapping, places: Tensor, roots: Tensor) -> tuple[Tensor, Tensor]:
             return places // stride, roots
         places = places[:, None] * stride + torch.arange(stride)
         return places.flatten(), roots.repeat_interleave(stride)
+    if not isinstance(mapping, index_mapping._ConcatIndexMapping):
+        return places, roots  # into what splits channels, where all ends
     low, high = mapping.offset
     if not mapping.reverse:
         return places + low, roots
@@ -313,7 +319,10 @@ def couplings(model: nn.Module, weights: list[str], example) -> Couplings:
         try:
             with as_written(model):
                 graph = _Graph(model, example)
-            return _couplings(graph, weights, twice)
+            found = _couplings(graph, weights, twice)
+            for node in graph.module2node.values():  # nodes know each other: free what they hold
+                vars(node).clear()
+            return found
         except _IntricateError as error:
             raise ValueError(
                 f"gave up following {type(model).__name__} after {STEPS:,} steps: its layers are joined "
@@ -345,7 +354,9 @@ def _couplings(graph: _Graph, weights: list[str], tied: set[str]) -> Couplings:
         if not isinstance(module, MAKERS):
             left_out.setdefault(name, f"{type(module).__name__} is no layer that can lose channels")
         elif module not in followed:
-            left_out.setdefault(name, "it does not run on the example, or no output comes from it")
+            left_out.setdefault(
+                name, "its module is not called on the example, or nothing follows from it"
+            )
     return Couplings(
         {name: found[name] for name in weights if name in found},
         left_out,

@@ -230,7 +230,7 @@ class _Trials:
                 tensor.data = tensor.to(self.dtypes[0])
         for weight in model.parameters():
             if weight.is_floating_point() and (zero := weight == 0).any():
-                scale = max(float(weight.abs().mean()), 0.01)
+                scale = max(float(weight.flatten()[:LOOKED_AT].abs().mean()), 0.01)
                 values = torch.randn(int(zero.sum()), generator=random, dtype=torch.float64)
                 weight[zero] = (scale * values).to(weight)
         return model
