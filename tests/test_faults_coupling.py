@@ -16,6 +16,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 
 import pruninglib as pl
 from pruninglib.base.state import copied
+from pruninglib.measure.ledger import peak_allocation
 
 IMAGE = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 TOKENS = torch.rand(2, 5, 12, generator=torch.Generator().manual_seed(0))
@@ -661,3 +662,34 @@ def test_many_wrong_groups_among_right_ones():
     layers = [layer for bad in order for layer in (nn.Linear(12, 12), turned if bad else nn.ReLU())]
     found = pl.coupled(nn.Sequential(*layers, nn.Linear(12, 3)), TOKENS)
     assert list(found) == [f"{2 * i}.weight" for i, bad in enumerate(order) if not bad]
+
+
+def test_memory_in_proportion_to_the_weights():
+    """vgg11_bn took 6.9 GB, for an int64 for each of its weights; here 8.5 MB of weights."""
+    model = nn.Sequential(
+        *(conv(1, 8), nn.Flatten(), nn.Linear(2048, 1024), nn.ReLU(), nn.Linear(1024, 4))
+    )
+    image, found = torch.rand(1, 1, 16, 16), {}
+    bytes_held = sum(p.numel() * p.element_size() for p in model.parameters())
+    scores = pl.magnitude(model)
+
+    def recipe():
+        found["groups"] = pl.coupled(model, image)
+        found["pooled"] = pl.pool(scores, found["groups"])
+
+    assert peak_allocation(recipe) < 4.5 * bytes_held
+    kept = pl.select(found["pooled"], 0.5)
+    assert peak_allocation(lambda: pl.spread(kept, found["groups"])) < bytes_held
+
+
+@pytest.mark.parametrize("units", range(2, 13))
+def test_the_units_tried_lie_in_no_order(units):
+    """To remove the first and the last is right, even where code turns channels around."""
+    model = Net(
+        lambda self, x: self.two(self.one(x).flip(-1)),
+        **{"one": nn.Linear(12, units), "two": nn.Linear(units, 3)},
+    )
+    assert not pl.coupled(model, TOKENS)
+    if units % 2 == 0 and units > 2:
+        model.run = lambda self, x: self.two(self.one(x).unflatten(-1, (2, -1)).mT.flatten(-2))
+        assert not pl.coupled(model, TOKENS)
