@@ -42,6 +42,22 @@ def every_step_at_a_later_sparsity(scan, allowed):
     return {n: max(s for s in v if v[0.0] - v[s] <= allowed) for n, v in scan.items()}
 
 
+def scanned(damage, order=sorted):
+    """A budget from a scan with another idea of damage, or of the order."""
+
+    def answer(scan, allowed):
+        budget = {}
+        for name, values in scan.items():
+            budget[name] = before = 0.0
+            for sparsity in order(values):
+                if damage(values, before, sparsity) > allowed:
+                    break
+                budget[name] = before = sparsity
+        return budget
+
+    return answer
+
+
 def cubic(t):
     return 1 - (1 - min(1, max(0, t))) ** 3
 
@@ -274,6 +290,8 @@ MISTAKES = {
         "slope only": (lambda w, g: g.abs(), "slope"),
         "magnitude": (lambda w, g: w.abs(), "magnitude"),
         "squared": (lambda w, g: (g * w) ** 2, "unit of the loss"),
+        "in place": (lambda w, g: w.mul_(g).abs(), "changed what it was given"),
+        "a constant": (lambda w, g: torch.ones_like(w), "Which step"),
     },
     "two_readings": {
         "swapped": (lambda g, w: exercises.two_readings.solve(g, w)[::-1], "swapped"),
@@ -282,6 +300,7 @@ MISTAKES = {
         "sums": (lambda g, w: ((g * w).sum(0).abs(), (g * w).abs().sum(0)), "sums"),
         "same twice": (lambda g, w: ((g * w).mean(0).abs(),) * 2, "cancel"),
         "wrong dimension": (lambda g, w: ((g * w).mean(1).abs(), (g * w).abs().mean(1)), "shape"),
+        "a constant": (lambda g, w: (torch.zeros_like(w), torch.ones_like(w)), "over the samples"),
     },
     "gradients_that_disagree": {
         "samples agree": (lambda: torch.tensor([[3.0, 1.0], [3.0, 1.0]]), "Let its samples cancel"),
@@ -556,6 +575,12 @@ MISTAKES = {
         "best of all": (every_step_at_a_later_sparsity, "jumpy"),
         "too generous": (lambda s, a: exercises.budget_from_scan.solve(s, 2.5 * a), "more than 0.01"),
         "too strict": (lambda s, a: exercises.budget_from_scan.solve(s, a if "edge" in s else a / 4), "bears 0.8"),
+        "against the step before": (scanned(lambda v, before, s: v[before] - v[s]), "the step before"),
+        "against the best": (scanned(lambda v, before, s: max(v.values()) - v[s]), "*better* at 0.3"),
+        "any change": (scanned(lambda v, before, s: abs(v[0.0] - v[s])), "*better* at 0.3"),
+        "relative": (scanned(lambda v, before, s: (v[0.0] - v[s]) / v[0.0]), "plain difference"),
+        "unsorted": (scanned(lambda v, before, s: v[0.0] - v[s], order=list), "any order"),
+        "known values": (lambda s, a: {"robust": 0.8, "fragile": 0.0, "jumpy": 0.0} if "jumpy" in s else dict.fromkeys(s, 0.5), "*better*"),
     },
     "cubic_by_step": {
         "linear": (lambda s, b, e, f: f * min(1, max(0, (s - b) / (e - b))), "straight line"),
@@ -897,6 +922,16 @@ def test_right_masks_of_other_types_pass(as_type):
 def test_right_tables_of_other_types_pass(pair, as_type):
     exercise = exercises.prune_dimensions
     assert exercise.check(lambda *i: pair(as_type(t) for t in exercise.solve(*i))) == CORRECT
+
+
+@pytest.mark.parametrize("as_type", MASKS)
+def test_right_scores_of_other_types_pass(as_type):
+    score, readings = exercises.first_order_score, exercises.two_readings
+    assert score.check(lambda *inputs: as_type(score.solve(*inputs))) == CORRECT
+    assert readings.check(lambda *i: [as_type(t) for t in readings.solve(*i)]) == CORRECT
+    assert readings.check(lambda *i: as_type(torch.stack(readings.solve(*i)))) == CORRECT
+    disagree = exercises.gradients_that_disagree
+    assert disagree.check(lambda: as_type(disagree.solve())) == CORRECT
 
 
 @pytest.mark.parametrize("as_type", [list, tuple, np.array])
