@@ -1,6 +1,7 @@
 """Every exercise: the solution passes, the stub is not attempted, named wrong answers are told why."""
 
 import copy
+import itertools
 import re
 from pathlib import Path
 
@@ -39,6 +40,22 @@ def kept_frozen(weight, mask, optimizer):
 
 def every_step_at_a_later_sparsity(scan, allowed):
     return {n: max(s for s in v if v[0.0] - v[s] <= allowed) for n, v in scan.items()}
+
+
+def scanned(damage, order=sorted):
+    """A budget from a scan with another idea of damage, or of the order."""
+
+    def answer(scan, allowed):
+        budget = {}
+        for name, values in scan.items():
+            budget[name] = before = 0.0
+            for sparsity in order(values):
+                if damage(values, before, sparsity) > allowed:
+                    break
+                budget[name] = before = sparsity
+        return budget
+
+    return answer
 
 
 def cubic(t):
@@ -116,6 +133,12 @@ def cut_in_place(conv1, norm, conv2, keep):
     shrunk = exercises.chain_without.solve(conv1, norm, conv2, keep)
     conv1.weight.data = shrunk["conv1.weight"].data
     return shrunk
+
+
+def kept_dimensions(users, items, scores, keep):
+    mask = torch.zeros_like(scores)
+    mask[scores.argsort(descending=True, stable=True)[:keep]] = 1
+    return users * mask, items * mask
 
 
 def kept_rows(state, heads, keep):
@@ -267,6 +290,8 @@ MISTAKES = {
         "slope only": (lambda w, g: g.abs(), "slope"),
         "magnitude": (lambda w, g: w.abs(), "magnitude"),
         "squared": (lambda w, g: (g * w) ** 2, "unit of the loss"),
+        "in place": (lambda w, g: w.mul_(g).abs(), "changed what it was given"),
+        "a constant": (lambda w, g: torch.ones_like(w), "Which step"),
     },
     "two_readings": {
         "swapped": (lambda g, w: exercises.two_readings.solve(g, w)[::-1], "swapped"),
@@ -275,6 +300,7 @@ MISTAKES = {
         "sums": (lambda g, w: ((g * w).sum(0).abs(), (g * w).abs().sum(0)), "sums"),
         "same twice": (lambda g, w: ((g * w).mean(0).abs(),) * 2, "cancel"),
         "wrong dimension": (lambda g, w: ((g * w).mean(1).abs(), (g * w).abs().mean(1)), "shape"),
+        "a constant": (lambda g, w: (torch.zeros_like(w), torch.ones_like(w)), "over the samples"),
     },
     "gradients_that_disagree": {
         "samples agree": (lambda: torch.tensor([[3.0, 1.0], [3.0, 1.0]]), "Let its samples cancel"),
@@ -296,6 +322,25 @@ MISTAKES = {
             lambda s, i, k: 0.6931 * exercises.ndcg_of_one.solve(s, i, k) or 0.0,
             "counts 1",
         ),
+        "the 1 outside": (
+            lambda s, i, k: float((s >= s[i]).sum() <= k)
+            / (1 + float((s >= s[i]).sum().float().log2())),
+            "belongs inside",
+        ),
+        "absolute scores": (lambda s, i, k: exercises.ndcg_of_one.solve(s.abs(), i, k), "below zero"),
+        "ties won": (
+            lambda s, i, k: exercises.ndcg_of_one.solve(
+                torch.where(torch.arange(len(s)) == i, s + 1e-4, s), i, k
+            ),
+            "equal score",
+        ),
+        "ties by position": (
+            lambda s, i, k: exercises.ndcg_of_one.solve(
+                -s.argsort(descending=True, stable=True).argsort(), i, k
+            ),
+            "equal score",
+        ),
+        "a constant": (lambda s, i, k: 1.0, "full marks"),
     },
     "row_pruned_bytes": {
         "dense": (lambda t: 4 * t.numel(), "dense size"),
@@ -307,6 +352,64 @@ MISTAKES = {
             "stored whole",
         ),
         "numbers, not bytes": (lambda t: exercises.row_pruned_bytes.solve(t) // 4, "4 bytes"),
+        "a constant": (lambda t: 1440, "the answer is 48 bytes"),
+        "rows of 8": (lambda t: 36 * int(t.any(dim=1).sum()), "the answer is"),
+        "sums of rows": (lambda t: (4 * t.shape[1] + 4) * int((t.sum(dim=1) != 0).sum()), "add up"),
+        "positive rows": (lambda t: (4 * t.shape[1] + 4) * int((t > 0).any(dim=1).sum()), "below zero"),
+    },
+    "prune_dimensions": {
+        "each table its own": (
+            lambda u, i, k: (
+                exercises.prune_dimensions.solve(u, u, k)[0],
+                exercises.prune_dimensions.solve(i, i, k)[0],
+            ),
+            "different dimensions",
+        ),
+        "by users alone": (
+            lambda u, i, k: tuple(t * (exercises.prune_dimensions.solve(u, u, k)[0] != 0).any(0) for t in (u, i)),
+            "both tables are",
+        ),
+        "means, not sums": (
+            lambda u, i, k: tuple(
+                t * (exercises.prune_dimensions.solve(u / len(u) ** 0.5, i / len(i) ** 0.5, k)[0] != 0).any(0)
+                for t in (u, i)
+            ),
+            "both tables are",
+        ),
+        "sums with signs": (lambda u, i, k: kept_dimensions(u, i, u.sum(0) + i.sum(0), k), "both tables are"),
+        "absolute values": (
+            lambda u, i, k: kept_dimensions(u, i, u.abs().sum(0) + i.abs().sum(0), k),
+            "both tables are",
+        ),
+        "the smallest": (
+            lambda u, i, k: kept_dimensions(u, i, -(u.square().sum(0) + i.square().sum(0)), k),
+            "the largest",
+        ),
+        "the later of equal ones": (
+            lambda u, i, k: tuple(
+                t.flip(1) for t in exercises.prune_dimensions.solve(u.flip(1), i.flip(1), k)
+            ),
+            "the earlier stays",
+        ),
+        "as many gone": (
+            lambda u, i, k: exercises.prune_dimensions.solve(u, i, u.shape[1] - k),
+            "dimensions stay",
+        ),
+        "in place": (
+            lambda u, i, k: tuple(
+                t.copy_(p) for t, p in zip((u, i), exercises.prune_dimensions.solve(u, i, k), strict=True)
+            ),
+            "that you were given",
+        ),
+        "taken out": (
+            lambda u, i, k: tuple(t[:, t.any(0)] for t in exercises.prune_dimensions.solve(u, i, k)),
+            "keep their shape",
+        ),
+        "masks": (
+            lambda u, i, k: tuple(t != 0 for t in exercises.prune_dimensions.solve(u, i, k)),
+            "values and all",
+        ),
+        "users only": (lambda u, i, k: exercises.prune_dimensions.solve(u, i, k)[0], "two tables"),
     },
     "highest_release": {
         "slices not looked at": (
@@ -319,14 +422,14 @@ MISTAKES = {
         ),
         "mean of the slices": (
             lambda t, o, w: max(
-                (s for s in t if t[s]["all"] <= o and t[s]["head"] + t[s]["tail"] <= 2 * w),
+                (s for s in t if t[s]["all"] <= o and sum(t[s].values()) - t[s]["all"] <= (len(t[s]) - 1) * w),
                 default=0.0,
             ),
             "worst",
         ),
         "tail alone": (
             lambda t, o, w: max(
-                (s for s in t if t[s]["all"] <= o and t[s]["tail"] <= w), default=0.0
+                (s for s in t if t[s]["all"] <= o and t[s].get("tail", 0) <= w), default=0.0
             ),
             "Any slice may be the worst",
         ),
@@ -340,6 +443,27 @@ MISTAKES = {
             lambda t, o, w: exercises.highest_release.solve(t, o, w - 1e-9),
             "exactly at its limit",
         ),
+        "stops at the first failure": (
+            lambda t, o, w: max(
+                itertools.takewhile(
+                    lambda s: t[s]["all"] <= o and max(t[s].values()) <= w, sorted(t)
+                ),
+                default=0.0,
+            ),
+            "a lower sparsity may fail",
+        ),
+        "the last that passes": (
+            lambda t, o, w: [0.0, *(s for s in t if exercises.highest_release.solve({s: t[s]}, o, w))][-1],
+            "in whatever order",
+        ),
+        "own names": (
+            lambda t, o, w: max(
+                (s for s in t if t[s]["all"] <= o and max(t[s].get(n, -1) for n in ("head", "tail")) <= w),
+                default=0.0,
+            ),
+            "whatever the slices' names",
+        ),
+        "a word": (lambda t, o, w: "0.75", "one number"),
     },
     "prune_but": {
         "a copy": (lambda m, n, s, i: exercises.prune_but.solve(copy.deepcopy(m), n, s, i) or 0, "not a copy"),
@@ -451,6 +575,12 @@ MISTAKES = {
         "best of all": (every_step_at_a_later_sparsity, "jumpy"),
         "too generous": (lambda s, a: exercises.budget_from_scan.solve(s, 2.5 * a), "more than 0.01"),
         "too strict": (lambda s, a: exercises.budget_from_scan.solve(s, a if "edge" in s else a / 4), "bears 0.8"),
+        "against the step before": (scanned(lambda v, before, s: v[before] - v[s]), "the step before"),
+        "against the best": (scanned(lambda v, before, s: max(v.values()) - v[s]), "*better* at 0.3"),
+        "any change": (scanned(lambda v, before, s: abs(v[0.0] - v[s])), "*better* at 0.3"),
+        "relative": (scanned(lambda v, before, s: (v[0.0] - v[s]) / v[0.0]), "plain difference"),
+        "unsorted": (scanned(lambda v, before, s: v[0.0] - v[s], order=list), "any order"),
+        "known values": (lambda s, a: {"robust": 0.8, "fragile": 0.0, "jumpy": 0.0} if "jumpy" in s else dict.fromkeys(s, 0.5), "*better*"),
     },
     "cubic_by_step": {
         "linear": (lambda s, b, e, f: f * min(1, max(0, (s - b) / (e - b))), "straight line"),
@@ -727,7 +857,18 @@ NUMBERS = (
 MASKS = (torch.clone, np.asarray, torch.Tensor.tolist)
 
 
-@pytest.mark.parametrize("name", ["sparsity_of", "csr_bytes", "global_threshold", "f1_of"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sparsity_of",
+        "csr_bytes",
+        "global_threshold",
+        "f1_of",
+        "ndcg_of_one",
+        "row_pruned_bytes",
+        "highest_release",
+    ],
+)
 @pytest.mark.parametrize("as_type", NUMBERS)
 def test_right_numbers_of_other_types_pass(name, as_type):
     exercise = getattr(exercises, name)
@@ -774,6 +915,23 @@ def by_new_data(weight, mask, optimizer):
 def test_right_masks_of_other_types_pass(as_type):
     for exercise in (exercises.mask_from_threshold, exercises.prune_exactly):
         assert exercise.check(lambda *inputs, e=exercise: as_type(e.solve(*inputs))) == CORRECT
+
+
+@pytest.mark.parametrize("as_type", [*MASKS, torch.Tensor.double])
+@pytest.mark.parametrize("pair", [tuple, list])
+def test_right_tables_of_other_types_pass(pair, as_type):
+    exercise = exercises.prune_dimensions
+    assert exercise.check(lambda *i: pair(as_type(t) for t in exercise.solve(*i))) == CORRECT
+
+
+@pytest.mark.parametrize("as_type", MASKS)
+def test_right_scores_of_other_types_pass(as_type):
+    score, readings = exercises.first_order_score, exercises.two_readings
+    assert score.check(lambda *inputs: as_type(score.solve(*inputs))) == CORRECT
+    assert readings.check(lambda *i: [as_type(t) for t in readings.solve(*i)]) == CORRECT
+    assert readings.check(lambda *i: as_type(torch.stack(readings.solve(*i)))) == CORRECT
+    disagree = exercises.gradients_that_disagree
+    assert disagree.check(lambda: as_type(disagree.solve())) == CORRECT
 
 
 @pytest.mark.parametrize("as_type", [list, tuple, np.array])

@@ -1,5 +1,6 @@
 """The ranking task: what is ranked, for whom, against what, and the numbers that judge it."""
 
+import math
 import os
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from torchmetrics.retrieval import RetrievalNormalizedDCG, RetrievalRecall
 
 import pruninglib as pl
 from pruninglib.tasks import datasets
-from pruninglib.tasks.ranking import all_scores, places, thirds
+from pruninglib.tasks.ranking import all_scores, ndcg, places, thirds
 
 
 class Fixed(torch.nn.Module):
@@ -35,14 +36,15 @@ def pairs(split):
     return set(zip(*(column.tolist() for column in split), strict=True))
 
 
-def test_each_user_has_a_last_item_for_test_and_the_one_before_for_valid(task):
+def test_a_user_s_last_fifth_is_for_test_and_the_tenth_before_for_valid(task):
     ratings = datasets.generated_ratings().sort_values("time", kind="stable")
     rows = {user: part["item"].tolist() for user, part in ratings.groupby("user")}
-    for split, last in (("test", -1), ("valid", -2)):
-        users, items = task.splits[split]
-        assert users.tolist() == list(range(800))
-        assert items.tolist() == [rows[user][last] for user in range(800)]
-    assert pairs(task.splits["train"]) == {(u, i) for u in rows for i in rows[u][:-2]}
+    test = {user: min(20, len(row) // 5) for user, row in rows.items()}
+    valid = {user: test[user] + min(20, len(row) // 10) for user, row in rows.items()}
+    assert pairs(task.splits["test"]) == {(u, i) for u in rows for i in rows[u][-test[u] :]}
+    assert pairs(task.splits["train"]) == {(u, i) for u in rows for i in rows[u][: -valid[u]]}
+    assert sum(len(users) for users, _ in task.splits.values()) == len(ratings)
+    assert max(test.values()) == 20  # there are users with more than a hundred
 
 
 def test_slices_cover_the_samples(task):
@@ -65,7 +67,14 @@ def test_thirds_by_hand():
 
 def test_equal_scores_come_before_the_item():
     scores = torch.tensor([[1.0, 3.0, 2.0], [1.0, 1.0, 1.0], [-torch.inf, 0.0, 5.0]])
-    assert places(scores, torch.tensor([2, 1, 1])).tolist() == [2, 3, 2]
+    users, items = torch.tensor([0, 0, 1, 2]), torch.tensor([2, 0, 1, 1])
+    assert places(scores, users, items).tolist() == [2, 3, 3, 2]
+
+
+def test_ndcg_by_hand():
+    users, place = torch.tensor([0, 0, 1, 2]), torch.tensor([1, 3, 21, 1])
+    best = 1 + 1 / math.log2(3)
+    assert ndcg(place, users).tolist() == pytest.approx([1.5 / best, 0, 1])
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -78,7 +87,7 @@ def test_scoring_leaves_the_mode(training, task):
 @pytest.mark.parametrize("score", [0, torch.nan])
 def test_a_network_that_scores_all_alike_has_no_hits(score, task):
     metrics = task.metrics(Fixed(torch.full((800, 400), float(score))), "test")
-    assert metrics["recall@10"] == metrics["nDCG@10"] == 0
+    assert metrics["recall@20"] == metrics["nDCG@20"] == 0
 
 
 @pytest.mark.parametrize("split", ["valid", "test"])
@@ -91,12 +100,12 @@ def test_metrics_are_those_of_torchmetrics(split, task, noise):
     index = torch.arange(800)[:, None].expand(800, 400)
     given = (scores.flatten(), wanted.flatten(), index.flatten())
     metrics = task.metrics(noise, split)
-    assert metrics["recall@10"] == pytest.approx(RetrievalRecall(top_k=10)(*given).item())
-    assert metrics["nDCG@10"] == pytest.approx(RetrievalNormalizedDCG(top_k=10)(*given).item())
-    assert metrics["recall@10"] > 0
+    assert metrics["nDCG@20"] == pytest.approx(RetrievalNormalizedDCG(top_k=20)(*given).item())
     hits = task.outcomes(noise, split)
-    assert hits.dtype == torch.bool and hits.double().mean() == metrics["recall@10"]
-    best = scores.topk(10).indices
+    assert hits.dtype == torch.bool and hits.double().mean() == metrics["recall@20"] > 0
+    share = torch.zeros(800).index_add(0, users, hits.float()) / torch.bincount(users)
+    assert share.mean() == pytest.approx(RetrievalRecall(top_k=20)(*given).item())
+    best = scores.topk(20).indices
     assert metrics["coverage"] == len(best.unique()) / 400
     head = task.splits["train"][1][task.slices["train"]["head items"]].unique()
     assert metrics["head share"] == pytest.approx(torch.isin(best, head).double().mean().item())
@@ -175,7 +184,8 @@ ARCHIVE = Path(os.environ.get("PRUNINGLIB_DATA", "nowhere")) / "movielens" / "ml
 def test_the_published_ratings_as_a_task():
     task = pl.ranking("full")
     counts = {split: len(users) for split, (users, _) in task.splits.items()}
-    assert counts["valid"] == counts["test"] == 610
+    assert counts["valid"] < counts["test"] < counts["train"]
+    assert torch.bincount(task.splits["test"][0]).max() == 20
     rated = datasets.movielens().groupby("item").size()
     assert sum(counts.values()) == rated[rated >= 5].sum()
     assert task.build(0).items.num_embeddings == (rated >= 5).sum()

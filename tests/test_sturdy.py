@@ -12,9 +12,10 @@ from click.testing import CliRunner
 
 from pruninglib.course import cli, sturdy
 from pruninglib.course.lesson import CLAIM, RECORD
-from pruninglib.course.runner import find_lessons, read_lesson
+from pruninglib.course.runner import find_lessons, outcome, read_lesson
 
-LESSONS = [lesson for lesson in find_lessons() if lesson.number is not None]
+LESSONS = {lesson.path.stem: lesson for lesson in find_lessons() if lesson.number is not None}
+MEASURED = set(sturdy.read()["lesson"])
 
 
 def output(kind, **data):
@@ -231,3 +232,18 @@ def test_the_command(lesson, executed, tmp_path, monkeypatch):
     done = CliRunner().invoke(cli.main, call)
     assert done.exit_code == 1 and "1 runs stopped: the table is as it was." in done.output
     assert not (tmp_path / "sturdy.csv").exists()
+
+
+@pytest.mark.parametrize("name", sorted(MEASURED))
+def test_the_committed_table_is_of_this_lesson_and_green(name):
+    notebook, rows = nbformat.read(LESSONS[name].path, as_version=4), sturdy.read()
+    rows = rows[rows["lesson"] == name]
+    again = f"measure it again: pruninglib sturdy {LESSONS[name].number:02d}"
+    assert set(rows["code"]) == {sturdy.code_of(notebook)}, f"its code has changed: {again}"
+    committed = outcome(notebook)
+    said = [claim["text"] for claim in committed["claims"]] + [*committed["records"]]
+    assert rows["text"].tolist() == said, f"its claims have changed: {again}"
+    assert (rows["groups"] >= sturdy.GROUPS).all() and (rows["held"] == rows["groups"]).all()
+    assert (rows[["code path", "busy"]] == "held").all(axis=None)
+    assert (rows["z"].isna() == (rows["bound"] == "exact")).all()
+    assert (rows["z"].dropna() >= sturdy.LEAST_Z).all() and rows["green"].all()

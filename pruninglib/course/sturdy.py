@@ -232,9 +232,11 @@ def _value(run: dict | None, kind: str, text: str) -> float:
 def _words(least: float, most: float) -> str:
     if (least, most) == EXACT:
         return "exact"
-    if math.isinf(most):
-        return f"above {least:.4g}"
-    return f"below {most:.4g}" if math.isinf(least) else f"{least:.4g} to {most:.4g}"
+    if math.isinf(most):  # a claim's value has to be beyond its bound: the number next to it
+        return f"above {math.nextafter(least, -math.inf):.4g}"
+    if math.isinf(least):
+        return f"below {math.nextafter(most, math.inf):.4g}"
+    return f"{least:.4g} to {most:.4g}"
 
 
 def _versions() -> str:

@@ -66,7 +66,7 @@ def prunable(
             continue
         if not isinstance(weight, nn.Parameter):
             raise ValueError(
-                f"{name} is computed from other tensors (a parametrization, or a mask of torch.nn.utils.prune): make it a plain parameter first"
+                f"{name} is computed from other tensors (a parametrization, or a mask of torch.nn.utils.prune): make it a plain parameter first, or exclude it"
             )
         if isinstance(weight, UninitializedParameter):
             raise ValueError(f"{name} has no shape yet: run one batch through the model first")
@@ -111,11 +111,14 @@ def _plain(name: str) -> str:
     return name.replace("_orig_mod.", "")
 
 
-def sparsity(model: nn.Module) -> Sparsity:
-    """How much of the model is zero, counted over its prunable weights and over everything."""
+def sparsity(model: nn.Module, exclude: str | type | Iterable[str | type] = ()) -> Sparsity:
+    """How much of the model is zero: of its prunable weights, but those excluded, and of everything."""
 
     def zeros(tensors: list[torch.Tensor]) -> float:
         # Python integers: no overflow, whatever the dtype of the weights
         return sum(int((t == 0).sum()) for t in tensors) / sum(t.numel() for t in tensors)
 
-    return Sparsity(zeros(list(weights_of(model).values())), zeros(list(model.parameters())))
+    return Sparsity(
+        zeros(list(weights_of(model, prunable(model, exclude=exclude)).values())),
+        zeros(list(model.parameters())),
+    )

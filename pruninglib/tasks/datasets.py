@@ -202,19 +202,28 @@ def split(
     return parts
 
 
-def leave_last_out(rows: pd.DataFrame, fewest: int = 3) -> dict[str, pd.DataFrame]:
-    """Cut interactions by time: each user's last for test, the one before for valid.
+def leave_last_out(rows: pd.DataFrame, most: int = 20) -> dict[str, pd.DataFrame]:
+    """Cut interactions by time: each user's last fifth for test, the tenth before it for valid.
+
+    Both rounded down, but at least one row and at most `most`: of no user more than a list of that
+    length can show. Users with fewer than three rows are dropped.
 
     rows: columns user and time, and any others. Of equal times, the later row is the later.
-    fewest: users with fewer rows are dropped; at least 3.
-    Returns "train", "valid" and "test", sorted by user and then by time; valid and test have one
-    row for each user. Items may be in valid or test that are not in train.
+    Returns "train", "valid" and "test", sorted by user and then by time. Items may be in valid or
+    test that are not in train.
     """
-    if fewest < 3:
-        raise ValueError(f"fewest is {fewest}, but three parts need three rows of each user")
+    if most < 1:
+        raise ValueError(f"most is {most}, but each user needs a row for valid and one for test")
     rows = rows.sort_values("time", kind="stable").sort_values("user", kind="stable")
     users = rows.groupby("user")["user"]
-    left = users.cumcount(ascending=False)  # rows of the same user that come later
-    enough = users.transform("size") >= fewest
-    kept, left = rows[enough], left[enough]
-    return {"train": kept[left > 1], "valid": kept[left == 1], "test": kept[left == 0]}
+    rows, count, left = (
+        part[users.transform("size") >= 3]
+        for part in (rows, users.transform("size"), users.cumcount(ascending=False))
+    )
+    test = (count // 5).clip(1, most)
+    valid = test + (count // 10).clip(1, most)
+    return {
+        "train": rows[left >= valid],
+        "valid": rows[(left >= test) & (left < valid)],
+        "test": rows[left < test],
+    }

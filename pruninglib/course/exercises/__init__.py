@@ -7,7 +7,7 @@ from .foundations import QUESTIONS as foundations
 from .image_classification import exemplars_of, may_go_out, prune_but
 from .magnitude import global_threshold, masked_step, prune_exactly
 from .promise import memorised_share, stopping_epoch, verdict_for
-from .ranking import highest_release, ndcg_of_one, row_pruned_bytes
+from .ranking import highest_release, ndcg_of_one, prune_dimensions, row_pruned_bytes
 from .sensitivity import (
     budget_from_scan,
     first_order_score,
@@ -39,6 +39,7 @@ __all__ = [
     "ndcg_of_one",
     "pareto_front",
     "prune_but",
+    "prune_dimensions",
     "prune_exactly",
     "rewind",
     "row_pruned_bytes",

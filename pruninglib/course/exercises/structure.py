@@ -91,7 +91,7 @@ def _wrong_in_chain(answer, inputs: int, channels: int, size: int, keep: list[bo
     for name in names:
         old = before[name]
         want, other = (old[:, k] if name == "conv2.weight" else old[k] for k in (keep, ~keep))
-        if not isinstance(got[name], Tensor | np.ndarray | list):
+        if not isinstance(got[name], Tensor | np.ndarray | list | tuple):
             return f"{name} must be a tensor."
         has = torch.as_tensor(got[name])
         if name == "conv2.weight" and has.equal(old[keep]):

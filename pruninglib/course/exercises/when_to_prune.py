@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -154,6 +155,7 @@ def _judge_shuffle(answer) -> str | None:
         return "Your function changed the masks it was given. A control needs masks of its own."
     if not isinstance(got, dict) or set(got) != set(masks):
         return f"Return a dict with a mask for each of {', '.join(masks)}."
+    got = {n: torch.as_tensor(m) if isinstance(m, np.ndarray | list) else m for n, m in got.items()}
     for name, mask in masks.items():
         new = got[name]
         if not isinstance(new, Tensor) or new.dtype != torch.bool or new.shape != mask.shape:
