@@ -533,6 +533,28 @@ MISTAKES = {
             lambda d, p, s, a, b: exercises.may_go_out.solve(d, p, s, 1.0, b),
             "limit for the whole",
         ),
+        "mean of the slices' losses": (
+            lambda d, p, s, a, b: exercises.may_go_out.solve(d, p, {}, a, b)
+            and sum((d[m].float().mean() - p[m].float().mean()).nan_to_num() for m in s.values()) / max(1, len(s)) <= b + 1e-6,
+            "look at the worst",
+        ),
+        "first slice": (
+            lambda d, p, s, a, b: exercises.may_go_out.solve(d, p, dict([*s.items()][:1]), a, b),
+            "look at the worst",
+        ),
+        "the wider limit": (
+            lambda d, p, s, a, b: exercises.may_go_out.solve(d, p, s, a, max(a, b)),
+            "however much the whole may lose",
+        ),
+        "slices of one skipped": (
+            lambda d, p, s, a, b: exercises.may_go_out.solve(d, p, {n: m for n, m in s.items() if m.sum() > 1}, a, b),
+            "slice of one image",
+        ),
+        "rounded to points": (
+            lambda d, p, s, a, b: exercises.may_go_out.solve(d, p, s, 1.0, b)
+            and round((d.float().mean() - p.float().mean()).item(), 2) <= a + 1e-6,
+            "don't round",
+        ),
         "below the limit": (
             lambda d, p, s, a, b: exercises.may_go_out.solve(d, p, s, a, b - 1e-3),
             "exactly at the limit",
@@ -808,6 +830,7 @@ MISTAKES = {
         "worst by its high alone": (lambda c, m: [n for n in [max(c, key=lambda k: c[k][2])] if c[n][2] > m[n]], "Ask `high`"),
         "at the limit": (lambda c, m: [n for n in c if c[n][2] >= m[n]], "exactly"),
         "unsorted": (lambda c, m: [n for n in c if c[n][2] > m[n]], "comes first"),
+        "sorted by the ratio": (lambda c, m: sorted(exercises.may_leave.solve(c, m), key=lambda n: -c[n][2] / m[n]), "comes first"),
         "sorted by high": (lambda c, m: sorted((n for n in c if c[n][2] > m[n]), key=lambda n: -c[n][2]), "comes first"),
         "ties turned round": (lambda c, m: exercises.may_leave.solve(dict(reversed(c.items())), m), "comes first"),
         "one limit": (lambda c, m: exercises.may_leave.solve(c, dict.fromkeys(c, 0.05)), "its limit is"),

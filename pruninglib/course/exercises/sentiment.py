@@ -133,6 +133,7 @@ def _judge_leave(answer) -> str | None:
         (headline, limits, ["all", "rare"]),
         (alike, dict.fromkeys(alike, 0.5), ["a", "b"]),
         ({"c": (-0.3, -0.4, -0.2)}, {"c": 0.0}, []),
+        ({"a": (0.0, 0.0, 0.03), "b": (0.0, 0.0, 0.5)}, {"a": 0.01, "b": 0.4}, ["b", "a"]),
     ]
     for costs, allowed, want in cases:
         got = answer(dict(costs), dict(allowed))
