@@ -11,14 +11,16 @@ import click
 import pandas as pd
 import torch
 
-from . import channels, gradients, selection
+from . import channels, gradients, reconstruction, selection
 
 OUT = Path(__file__).parents[1] / "build" / "bench" / "results.json"
 BENCHES = {
     f.__name__: f
     for f in (
         selection.global_selection,
+        selection.ways_of_selection,
         selection.large_selection,
+        reconstruction.depth_of_reconstruction,
         gradients.masked_step,
         gradients.fisher_mlp,
         gradients.fisher_cnn,

@@ -40,7 +40,7 @@ from .prune.criteria import (
 )
 from .prune.grains import block, channel, element, in_rows, n_of_m, row
 from .prune.masks import apply, keep, load_masks, masks_of, save_masks
-from .prune.reconstruct import reconstruct
+from .prune.reconstruct import least_squares, reconstruct
 from .prune.schedules import cosine, cubic, iterative, one_shot, regrow
 from .prune.select import select
 from .prune.sensitivity import scan

@@ -545,10 +545,13 @@ def test_wanda_is_for_linear_layers(name, loss, batches, as_found):
         pl.wanda(model, loss, batches, ["idle.weight", name])
 
 
-def test_wanda_needs_every_layer_to_run(loss, batches, as_found):
+def test_wanda_names_a_layer_that_does_not_run(loss, batches, as_found):
     model = Twisted()
+    with as_found(model), pytest.warns(UserWarning, match=r"no input reached unused\.weight on"):
+        scores = pl.wanda(model, loss, batches)
+    assert scores["unused.weight"].equal(model.unused.weight.detach().abs())
     with as_found(model), pytest.raises(ValueError, match=r"no input reached unused\.weight: "):
-        pl.wanda(model, loss, batches)
+        pl.wanda(model, loss, batches, ["unused.weight"])
 
 
 # ---- movement ----
@@ -765,7 +768,7 @@ def test_a_model_that_cannot_be_pruned(function, build, message):
 @pytest.mark.parametrize(
     "names, message",
     [
-        (["0.weight", "7.weight"], "'7.weight' is no parameter of Sequential; it has 0.weight, "),
+        (["0.weight", "7.weight"], "'7.weight' is no parameter of Sequential; the nearest are "),
         ([], "names is empty: name at least one parameter, or leave names out"),
     ],
 )

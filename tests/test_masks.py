@@ -166,7 +166,7 @@ ALL = torch.ones(6, 4) > 0
     "wrong, message",
     [
         ({}, "masks is empty"),
-        ({"0.wieght": ALL}, "'0.wieght' is no parameter of Sequential; it has 0.weight, 0.bias"),
+        ({"0.wieght": ALL}, "'0.wieght' is no parameter of Sequential; the nearest are 0.weight, "),
         ({"2.weight": ALL}, "mask of 2.weight has shape (6, 4), but the parameter has (3, 6)"),
         ({"2.weight": torch.ones(3, 1) > 0}, "mask of 2.weight has shape (3, 1), but"),
         ({"2.weight": torch.ones(3, 6)}, "mask of 2.weight is torch.float32, but must be bool"),

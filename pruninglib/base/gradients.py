@@ -5,6 +5,8 @@ returns the mean loss over a batch, a scalar. The model and the random state are
 `samples` says how many a batch has, where its tensors don't (`running.size`).
 """
 
+import contextlib
+import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -15,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import pad
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from .checks import some
 from .running import Samples, normal, size, take
 from .state import untouched
 
@@ -141,7 +144,11 @@ def each_input(
     batches: Iterable,
     use: Callable[[str, Tensor], None],
 ) -> None:
-    """use(name, inputs of shape (positions, features)) each time that a Linear layer is run."""
+    """use(name, inputs of shape (positions, features)) each time that a Linear layer is run.
+
+    Warns of layers that no input reaches, an expert that no token was sent to. Raises ValueError if none
+    reaches any.
+    """
     unseen, hooks = set(weights), []
 
     def see(name: str, module: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -149,37 +156,50 @@ def each_input(
         x = (*args, *kwargs.values())[0]
         use(name, x.reshape(-1, module.in_features).to(wide(x)))
 
-    owners = {name: _owners(model, weight) for name, weight in weights.items()}
+    owners = {name: owners_of(model, weight) for name, weight in weights.items()}
     for name, modules in owners.items():
         if not modules or any(type(m) is not nn.Linear for m in modules):
             raise ValueError(
                 f"{name} is not the weight of Linear layers alone: leave it out of names"
             )
-    fused = torch.backends.mha.get_fastpath_enabled()
     try:
-        torch.backends.mha.set_fastpath_enabled(False)  # it would run past the layers
         for name, modules in owners.items():
             hook = partial(see, name)
             hooks += [m.register_forward_pre_hook(hook, with_kwargs=True) for m in modules]
-        with untouched(model), torch.no_grad():
+        with untouched(model), slow_attention(), torch.no_grad():
             for batch in batches:
                 loss(model, batch)
     finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
         for handle in hooks:
             handle.remove()
-    if unseen:
+    if unseen == set(weights):
         raise ValueError(
-            f"no input reached {', '.join(sorted(unseen))}: batches is empty (an iterator gives "
+            f"no input reached {some(sorted(unseen))}: batches is empty (an iterator gives "
             "its batches only once), or the model does not run the layer"
         )
+    if unseen:
+        warnings.warn(
+            f"no input reached {some(sorted(unseen))} on these batches: of them only the weights are known",
+            stacklevel=3,
+        )
+
+
+@contextlib.contextmanager
+def slow_attention():
+    """Without the fused path of nn.MultiheadAttention, which runs past its layers."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 def plain_linear(model: nn.Module, names: Iterable[str]) -> list[str]:
     """Those of the names that are weights of `nn.Linear` itself alone: no other kind of layer, nor
     a subclass, has them too. Raises ValueError if there is none."""
     weights = dict(model.named_parameters(remove_duplicate=False))
-    found = [n for n in names if {type(m) for m in _owners(model, weights[n])} == {nn.Linear}]
+    found = [n for n in names if {type(m) for m in owners_of(model, weights[n])} == {nn.Linear}]
     if not found:
         raise ValueError(f"{type(model).__name__} has no Linear layer with a weight of its own")
     return found
@@ -264,7 +284,7 @@ def _sums(model, loss, batch, weights, transform) -> list[Tensor] | None:
             runs[id(module.weight)].append((module, x.detach(), output))
         return output.clone()  # what comes next may write into it
 
-    owners = [_owners(model, weight) for weight in weights.values()]
+    owners = [owners_of(model, weight) for weight in weights.values()]
     if not all(modules and {type(m) for m in modules} <= set(_RULES) for modules in owners):
         return None
     hooks = [m.register_forward_hook(remember, with_kwargs=True) for ms in owners for m in ms]
@@ -358,7 +378,7 @@ _RULES = {
 }
 
 
-def _owners(model: nn.Module, weight: nn.Parameter) -> list[nn.Module]:
+def owners_of(model: nn.Module, weight: nn.Parameter) -> list[nn.Module]:
     return [m for m in model.modules() if getattr(m, "weight", None) is weight]
 
 

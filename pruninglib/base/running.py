@@ -6,6 +6,7 @@ example, or a tuple or list that begins with one: (inputs, targets). Parts that 
 (strings, None, numbers) stay as they are. Outputs may be tuples, lists, mappings and dataclasses.
 """
 
+import contextlib
 import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 Samples = Callable[[Any], int]  # the number of samples of a batch
 
@@ -22,6 +24,41 @@ def call(model: nn.Module, example) -> Any:
     if isinstance(example, Mapping):
         return model(**example)
     return model(*example) if isinstance(example, tuple) else model(example)
+
+
+@contextlib.contextmanager
+def as_written(model: nn.Module):
+    """Inside the block what torch.compile made of a model, or of parts of it, runs uncompiled.
+
+    Compiled code calls neither the hooks of modules nor autograd functions of single operations.
+    """
+    compiled = [m for m in model.modules() if hasattr(m, "_orig_mod") or m._compiled_call_impl]
+    with torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext():
+        yield
+
+
+def outputs_of(model: nn.Module, example) -> list[Any]:
+    """The outputs in evaluation mode and, where layers were idle, in training mode if that runs.
+
+    In training mode a network may have further heads. Norms keep their own statistics there.
+    Leaves the model in another mode, and its buffers as the passes left them.
+    """
+    used: set[nn.Module] = set()
+    hooks = [m.register_forward_pre_hook(lambda m, _: used.add(m)) for m in model.modules()]
+    try:
+        outputs = [call(model.eval(), example)]
+    finally:
+        for hook in hooks:
+            hook.remove()
+    idle = {m for m in model.modules() if [*m.parameters(recurse=False)]} - used
+    if idle and not all(
+        isinstance(m, nn.modules.linear.NonDynamicallyQuantizableLinear) for m in idle
+    ):
+        for module in model.train().modules():
+            module.training = not isinstance(module, _NormBase)
+        with contextlib.suppress(Exception):  # it may need targets, or take other inputs
+            outputs.append(call(model, example))
+    return outputs
 
 
 def inputs_of(batch) -> Any:

@@ -1,10 +1,13 @@
 """A model's state: left as it was by whatever looks at a model."""
 
 import contextlib
+import copy
 from collections.abc import Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from .running import tensors_in
 
 
 class State:
@@ -46,6 +49,28 @@ def untouched(model: nn.Module):
         yield model
     finally:
         state.restore()
+
+
+@contextlib.contextmanager
+def same_random():
+    """Leave the block with the random state of the CPU and of the current GPU as it was."""
+    gpus = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(gpus):
+        yield
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A copy, also of a model that keeps tensors inside which hang on an autograd graph.
+
+    Such as a bias that is computed once and then kept; copy.deepcopy refuses those. Tensors of
+    inference mode become ordinary ones.
+    """
+    memo: dict[int, Tensor] = {}
+    for module in model.modules():
+        for tensor in tensors_in(vars(module)):
+            if not tensor.is_leaf:
+                memo[id(tensor)] = tensor.detach().clone()
+    return copy.deepcopy(model, memo)
 
 
 def trainer(optimizer, weights: Iterable[nn.Parameter]) -> torch.optim.Optimizer:

@@ -162,6 +162,12 @@ def check_parameters(lessons: Sequence[Lesson], parameters: Mapping[str, Any]) -
                     else "it has none"
                 )
                 raise LessonError(f"Lesson {lesson.path.stem} has no parameter {name!r}: {near}.")
+            # papermill would write anything else into the notebook as a string
+            if not _is_json(value):
+                raise LessonError(
+                    f"{name} is {value!r}, but must be a JSON value: a number, a string, true, "
+                    "false, null, or a list or dict of those."
+                )
             # A lesson lists the values it accepts in the parameter's comment: "bundled" or "full".
             allowed = re.findall(r"""["'](\w+)["']""", lesson.parameters[name]["help"])
             if len(allowed) > 1 and value not in allowed:
@@ -169,6 +175,14 @@ def check_parameters(lessons: Sequence[Lesson], parameters: Mapping[str, Any]) -
                     f"{name} is {value!r}, and lesson {lesson.path.stem} "
                     f"accepts {' or '.join(map(repr, allowed))}."
                 )
+
+
+def _is_json(value: Any) -> bool:
+    """Whether a value is the same after it was written and read: a tuple would be a list."""
+    try:
+        return repr(json.loads(json.dumps(value, allow_nan=False))) == repr(value)
+    except (TypeError, ValueError):
+        return False
 
 
 # ------------------------------------------------------------------------ one notebook

@@ -21,12 +21,13 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from ..base.checks import check_sparsity
 from ..prune.budgets import Budget, global_budget
 from ..prune.criteria import Scores, magnitude, random
 from ..prune.grains import Grain, element
 from ..prune.masks import apply, masks_of
 from ..prune.schedules import Schedule, iterative, one_shot
-from ..prune.select import Masks, check_sparsity, select
+from ..prune.select import Masks, select
 from ..prune.weights import sparsity as sparsity_of
 from ..prune.weights import weights_of
 from .damage import as_text

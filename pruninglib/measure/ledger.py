@@ -3,7 +3,9 @@
 import gzip
 import itertools
 import json
+import math
 import os
+import re
 import statistics
 import tempfile
 import time
@@ -16,6 +18,7 @@ import safetensors.torch
 import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..base.running import call
@@ -64,19 +67,81 @@ def ledger(model: nn.Module, example, *, repeats: int = 30) -> dict[str, float]:
 def macs(model: nn.Module, example) -> int:
     """Multiply-accumulates of one forward pass on `example`: matrix products, convolutions, attention.
 
-    Half of what torch's flop counter counts. Additions of biases, norms and activations are left
-    out. Counted in evaluation mode; the model and random state are left as found.
+    Half of what torch's flop counter counts, with what it leaves out: recurrent layers, Bilinear,
+    products with vectors. Additions of biases, norms and activations are left out. Counted in
+    evaluation mode; the model and random state are left as found. Raises ValueError for a product
+    that can't be counted (sparse, quantized).
     """
     # The fused path of nn.MultiheadAttention hides its products from the counter.
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with untouched(model), FlopCounterMode(display=False) as counter, torch.no_grad():
+        counter = FlopCounterMode(display=False, custom_mapping=_FLOPS)
+        with untouched(model), _Products() as products, counter, torch.no_grad():
             model.eval()
             call(model, example)
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
+    if missed := [str(p) for p in products.seen if p not in counter.flop_registry]:
+        raise ValueError(f"the multiplications of {', '.join(sorted(missed))} can't be counted")
     return counter.get_total_flops() // 2
+
+
+class _Products(TorchDispatchMode):
+    """Remembers which operators that multiply matrices are run."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        packet = func.overloadpacket
+        if _PRODUCT.search(packet.__name__):
+            self.seen.add(packet)
+        return func(*args, **(kwargs or {}))
+
+
+_PRODUCT = re.compile(
+    r"(^|_)(b?mm|addb?mm|baddbmm|mv|addmv|v?dot|trilinear|linear|matmul|rnn|attention|conv[123]d|convolution)(_|$)"
+)
+
+
+def _two_for_each(*shapes) -> int:
+    return 2 * math.prod(itertools.chain(*shapes))
+
+
+def _of_recurrence(x, *weights) -> int:
+    """Each matrix once for each sample and step."""
+    return _two_for_each(x[:-1]) * sum(math.prod(w) for w in weights if len(w) == 2)
+
+
+def _of_trilinear(a, b, c, *missing, **_) -> int:
+    """Three tensors, each without some of the dimensions of their product."""
+    return _two_for_each(
+        torch.broadcast_shapes(
+            *(_with_ones(shape, dims) for shape, dims in zip((a, b, c), missing, strict=False))
+        )
+    )
+
+
+def _with_ones(shape, dims) -> list[int]:
+    shape = [*shape]
+    for dim in sorted(dims):
+        shape.insert(dim, 1)
+    return shape
+
+
+aten = torch.ops.aten
+_FLOPS = {  # of the shapes of an operator's tensors; two operations make one multiply-accumulate
+    aten.mv: lambda matrix, vector, **_: _two_for_each(matrix),
+    aten.addmv: lambda start, matrix, vector, *_, **__: _two_for_each(matrix),
+    aten.dot: lambda one, other, **_: _two_for_each(one),
+    aten.vdot: lambda one, other, **_: _two_for_each(one),
+    aten.addbmm: lambda start, a, b, *_, **__: _two_for_each(a, b[-1:]),
+    aten._trilinear: _of_trilinear,
+    aten.mkldnn_rnn_layer: lambda x, w0, w1, *_, **__: _of_recurrence(x, w0, w1),
+    aten._cudnn_rnn: lambda x, weights, *_, **__: _of_recurrence(x, *weights),
+}
 
 
 def latencies(run: Callable[[], object], repeats: int = 30) -> list[float]:

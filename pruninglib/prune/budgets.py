@@ -6,14 +6,15 @@ the number of units to prune in all. In each group of names returned, the `count
 lowest scores go. The counts add up to `pruned`. To add a budget, write such a function here.
 """
 
-import itertools
 import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from ..base.exact import apportion, keep_highest, nearest
+from ..base.checks import some
+from ..base.curves import damage_curve, reached_at
+from ..base.exact import apportion, count_lowest_shares, has_negative, keep_highest, nearest
 
 Shapes = dict[str, torch.Size]
 Groups = list[tuple[list[str], int]]
@@ -26,8 +27,8 @@ def global_budget(scores: dict[str, Tensor], shapes: Shapes, pruned: int) -> Gro
 
 
 def uniform(scores: dict[str, Tensor], shapes: Shapes, pruned: int) -> Groups:
-    """The same sparsity in every layer."""
-    return _keep_in_proportion(_units(scores), _units(scores), pruned)
+    """The same sparsity in every layer, but no channel or row is the last of its layer to go."""
+    return _keep_in_proportion(_units(scores), scores, shapes, pruned)
 
 
 def erk(scores: dict[str, Tensor], shapes: Shapes, pruned: int) -> Groups:
@@ -38,7 +39,7 @@ def erk(scores: dict[str, Tensor], shapes: Shapes, pruned: int) -> Groups:
     """
     units = _units(scores)
     weights = {n: units[n] * sum(shapes[n]) / math.prod(shapes[n]) for n in units}
-    return _keep_in_proportion(weights, units, pruned)
+    return _keep_in_proportion(weights, scores, shapes, pruned)
 
 
 def lamp(scores: dict[str, Tensor], shapes: Shapes, pruned: int) -> Groups:
@@ -49,17 +50,12 @@ def lamp(scores: dict[str, Tensor], shapes: Shapes, pruned: int) -> Groups:
     sparsity for the magnitude-based pruning", ICLR 2021, for magnitudes).
     Raises ValueError for negative scores, whose squares would turn the ranking round.
     """
-    shares = []
-    for name in sorted(scores):
-        ascending = scores[name].double().sort().values
-        gone = ascending == -math.inf
-        if (ascending[~gone] < 0).any():
+    names = sorted(scores)
+    for name in names:
+        if has_negative(scores[name]):
             raise ValueError(f"lamp squares the scores, but {name} has negative ones")
-        squares = ascending.masked_fill(gone, 0).square()
-        share = squares / squares.flip(0).cumsum(0).flip(0)
-        shares.append(share.nan_to_num(0).masked_fill(gone, -math.inf))  # 0 / 0: nothing but zeros
-    kept = keep_highest(shares, pruned)
-    return [([n], int((~k).count_nonzero())) for n, k in zip(sorted(scores), kept, strict=True)]
+    counts = count_lowest_shares([scores[name] for name in names], pruned)
+    return [([name], count) for name, count in zip(names, counts, strict=True)]
 
 
 def with_floor(budget: Budget = global_budget, kept: float = 0.01) -> Budget:
@@ -100,7 +96,7 @@ def from_scan(scan: dict[str, dict[float, float]]) -> Budget:
     beyond the last sparsity scanned, unless all have to. A loss, negated, makes a better metric
     than an accuracy, which is flat for long and then falls off a cliff.
     """
-    curves = {name: _damage_curve(name, values) for name, values in scan.items()}
+    curves = {name: damage_curve(name, values) for name, values in scan.items()}
     far = 1e3 * max((curve[-1][1] for curve in curves.values()), default=0) or 1.0
     for curve in curves.values():
         if curve[-1][0] < 1:  # what lies beyond the scan is not known, so it is used last
@@ -109,39 +105,15 @@ def from_scan(scan: dict[str, dict[float, float]]) -> Budget:
     def budget(scores: dict[str, Tensor], shapes: Shapes, pruned: int) -> Groups:
         units = _units(scores)
         if missing := set(units) - set(curves):
-            raise ValueError(f"the scan has no entry for {', '.join(sorted(missing))}: scan it too")
+            raise ValueError(f"the scan has no entry for {some(sorted(missing))}: scan it too")
 
-        def kept(damage: float) -> dict[str, int]:
-            return {n: nearest(units[n] * (1 - _allowed(curves[n], damage))) for n in units}
+        def ideal(damage: float) -> dict[str, float]:
+            return {n: units[n] * (1 - reached_at(curves[n], damage)) for n in units}
 
         worst = max(curves[n][-1][1] for n in units)
-        return _groups(units, apportion(kept, worst, 0.0, sum(units.values()) - pruned))
+        return _apportioned(ideal, worst, 0.0, scores, shapes, pruned)
 
     return budget
-
-
-def _damage_curve(name: str, values: dict[float, float]) -> list[tuple[float, float]]:
-    """Points (sparsity, damage), both increasing, from (0, 0) to the last sparsity scanned."""
-    if 0.0 not in values:
-        raise ValueError(f"the scan of {name} lacks sparsity 0, against which damage is measured")
-    for s, value in values.items():
-        if not math.isfinite(value):
-            raise ValueError(f"the scan of {name} holds {value} at sparsity {s}: it must be finite")
-    # Damage only grows, and strictly: flat stretches would leave the inverse undefined.
-    slope = 1e-6 * (max(values.values()) - min(values.values())) or 1e-12
-    points, worst = [], 0.0
-    for s in sorted(values):
-        worst = max(worst, values[0.0] - values[s])
-        points.append((s, worst + slope * s))
-    return points
-
-
-def _allowed(curve: list[tuple[float, float]], damage: float) -> float:
-    """The sparsity at which the curve reaches the damage."""
-    for (s0, d0), (s1, d1) in itertools.pairwise(curve):
-        if damage <= d1:
-            return s0 + (s1 - s0) * (damage - d0) / (d1 - d0)
-    return 1.0
 
 
 def _units(scores: dict[str, Tensor]) -> dict[str, int]:
@@ -161,21 +133,44 @@ def _counts(groups: Groups, scores: dict[str, Tensor]) -> dict[str, int]:
     return counts
 
 
-def _keep_in_proportion(weights: dict[str, float], units: dict[str, int], pruned: int) -> Groups:
+def _keep_in_proportion(
+    weights: dict[str, float], scores: dict[str, Tensor], shapes: Shapes, pruned: int
+) -> Groups:
     """Every layer keeps as near to t·weight units as whole units allow, but no more than it has.
 
     t is as large as the total permits, so what a full layer can't take goes to the others.
-    Rounding is Webster's: unlike the method of largest remainders, a smaller total never gives
-    any layer more.
     """
 
+    def ideal(t: float) -> dict[str, float]:
+        return {name: weight * t for name, weight in weights.items()}
+
+    everything = (max(_units(scores).values()) + 1) / min(weights.values())
+    return _apportioned(ideal, 0.0, everything, scores, shapes, pruned)
+
+
+def _apportioned(
+    ideal: Callable[[float], dict[str, float]],
+    nothing: float,
+    everything: float,
+    scores: dict[str, Tensor],
+    shapes: Shapes,
+    pruned: int,
+) -> Groups:
+    """Each layer on its own keeps ideal(t) units, rounded, at the t where all together keep enough.
+
+    Rounding is Webster's: unlike the method of largest remainders, a smaller total never gives
+    any layer more. Where a unit is more than a weight, a layer keeps its last one while others have
+    more: without it the layer, and what is built on it, is gone.
+    """
+    units = _units(scores)
+    left = sum(units.values()) - pruned
+    least = {n: int(shapes[n] == (u,) or u < math.prod(shapes[n])) for n, u in units.items()}
+    least, most = (
+        (least, units) if sum(least.values()) <= left else (dict.fromkeys(units, 0), least)
+    )
+
     def kept(t: float) -> dict[str, int]:
-        return {n: min(units[n], nearest(weights[n] * t)) for n in units}
+        return {n: min(most[n], max(least[n], nearest(u))) for n, u in ideal(t).items()}
 
-    everything = (max(units.values()) + 1) / min(weights.values())
-    return _groups(units, apportion(kept, 0.0, everything, sum(units.values()) - pruned))
-
-
-def _groups(units: dict[str, int], kept: dict[str, int]) -> Groups:
-    """Every layer on its own."""
-    return [([name], units[name] - kept[name]) for name in units]
+    counts = apportion(kept, nothing, everything, left)
+    return [([name], units[name] - counts[name]) for name in units]

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ..base.exact import absolute
 from ..base.gradients import Loss, each_input, mean_gradients, over_samples, plain_linear, wide
 from ..base.running import Samples, call, changed, normal, tensors_in
 from ..base.state import trainer, untouched
@@ -27,11 +28,12 @@ from .weights import prunable, weights_of
 
 Scores = dict[str, Tensor]
 Names = list[str] | None  # None: all prunable weights
+Size = Samples | None  # None: the length of a batch's tensors
 
 
 def magnitude(model: nn.Module, names: Names = None) -> Scores:
     """|w|: what is small is pruned first (Han et al., NeurIPS 2015)."""
-    return {name: weight.detach().abs() for name, weight in weights_of(model, names).items()}
+    return {name: absolute(weight) for name, weight in weights_of(model, names).items()}
 
 
 def random(model: nn.Module, names: Names = None, seed: int = 0) -> Scores:
@@ -49,11 +51,7 @@ def random(model: nn.Module, names: Names = None, seed: int = 0) -> Scores:
 
 
 def gradient(
-    model: nn.Module,
-    loss: Loss,
-    batches: Iterable,
-    names: Names = None,
-    samples: Samples | None = None,
+    model: nn.Module, loss: Loss, batches: Iterable, names: Names = None, samples: Size = None
 ) -> Scores:
     """|E[g]|: how fast the loss changes with a weight.
 
@@ -70,7 +68,7 @@ def taylor(
     batches: Iterable,
     names: Names = None,
     reading: str = "mean",
-    samples: Samples | None = None,
+    samples: Size = None,
 ) -> Scores:
     """First-order change of the loss when a weight is removed: zeroing w changes it by -g·w.
 
@@ -93,11 +91,7 @@ def taylor(
 
 
 def snip(
-    model: nn.Module,
-    loss: Loss,
-    batches: Iterable,
-    names: Names = None,
-    samples: Samples | None = None,
+    model: nn.Module, loss: Loss, batches: Iterable, names: Names = None, samples: Size = None
 ) -> Scores:
     """|∂L/∂m| at m = 1 for a mask m on every weight, as a share of the sum over all of them.
 
@@ -113,11 +107,7 @@ def snip(
 
 
 def grasp(
-    model: nn.Module,
-    loss: Loss,
-    batches: Iterable,
-    names: Names = None,
-    samples: Samples | None = None,
+    model: nn.Module, loss: Loss, batches: Iterable, names: Names = None, samples: Size = None
 ) -> Scores:
     """2·w·(H·E[g]): by how much ‖E[g]‖² falls, to first order, when w is removed.
 
@@ -180,11 +170,7 @@ def synflow(model: nn.Module, example, names: Names = None) -> Scores:
 
 
 def fisher(
-    model: nn.Module,
-    loss: Loss,
-    batches: Iterable,
-    names: Names = None,
-    samples: Samples | None = None,
+    model: nn.Module, loss: Loss, batches: Iterable, names: Names = None, samples: Size = None
 ) -> Scores:
     """½·E[g_i²]·w²: the loss that removing w costs, to second order, at a minimum.
 
@@ -206,13 +192,16 @@ def wanda(model: nn.Module, loss: Loss, batches: Iterable, names: Names = None) 
     names: the weights of plain Linear layers, and of nothing else. The loss runs the model; its value is not used.
     """
     names = plain_linear(model, prunable(model, types=(nn.Linear,))) if names is None else names
-    squares = dict.fromkeys(names, 0.0)
+    weights, squares = weights_of(model, names), {}
 
     def add(name: str, x: Tensor) -> None:
-        squares[name] = squares[name] + x.square().sum(dim=0)  # (positions, inputs) -> (inputs,)
+        squares[name] = squares.get(name, 0.0) + x.square().sum(dim=0)  # (positions, in) -> (in,)
 
-    each_input(model, weights_of(model, names), loss, batches, add)
-    return _times_weights(model, {name: squares[name].sqrt() for name in names})
+    each_input(model, weights, loss, batches, add)
+    norms = {
+        n: squares[n].sqrt() if n in squares else torch.ones_like(w) for n, w in weights.items()
+    }
+    return _times_weights(model, norms)
 
 
 @contextlib.contextmanager

@@ -11,12 +11,19 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+
+def _norm(units: Tensor) -> Tensor:
+    if (units < 0).any():
+        raise ValueError("l2 pooling squares the scores, but some are negative: take mean or sum")
+    return units.square().sum(dim=1).sqrt()
+
+
 # One score for a unit. The mean does not prefer long units, which the sum does; L2 is the norm
 # of the unit, for scores that can't be negative.
 POOLINGS = {
     "mean": lambda units: units.mean(dim=1),
     "sum": lambda units: units.sum(dim=1),
-    "l2": lambda units: units.square().sum(dim=1).sqrt(),
+    "l2": _norm,
 }
 
 
@@ -24,7 +31,7 @@ POOLINGS = {
 class Grain:
     """`split`: scores of shape (d0, ...) -> (units, weights of a unit); (units,) for elements.
     `merge`: a bool per unit, and the shape -> a mask of that shape.
-    `pooling`: how the scores of a unit's weights become one: "mean", "sum" or "l2".
+    `pooling`: how the scores of a unit's weights become one: "mean", "sum" or "l2" (of none below 0).
     `pruned`: for grains that rank the members of each unit against each other, and not the
         units: (members, sparsity) -> how many members of every unit to prune."""
 
@@ -104,7 +111,7 @@ def n_of_m(n: int, m: int) -> Grain:
 
     2 of 4 is what sparse tensor cores take (Mishra et al., arXiv 2104.08378, 2021). It goes with
     one sparsity only, 1 - n/m. In a convolution the m neighbours are input channels at the same
-    place of the filter. Raises ValueError on selection if m does not divide dimension 1.
+    place of the filter. Leave ConvTranspose out: it has its outputs in dimension 1. Raises ValueError on selection if m does not divide dimension 1.
     """
     if not 0 < n < m:
         raise ValueError(f"n is {n} and m is {m}, but 0 < n < m must hold")

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from ..base.checks import check_masks
 from ..base.files import read_tensors, write_tensors
 from ..base.state import trainer
 from .select import Masks
@@ -102,7 +103,7 @@ def masks_of(model: nn.Module, names: list[str] | None = None) -> Masks:
 
 def save_masks(masks: Masks, path: str | os.PathLike) -> None:
     """Write masks to a safetensors file. An earlier file is replaced only by a whole one."""
-    _check_bool(masks)
+    check_masks(masks)
     write_tensors(masks, path)
 
 
@@ -117,19 +118,13 @@ def load_masks(path: str | os.PathLike) -> Masks:
 
 def paired(model: nn.Module, masks: Masks) -> list[tuple[nn.Parameter, torch.Tensor]]:
     """Each masked parameter with its mask. Raises ValueError if the masks don't fit the model."""
+    check_masks(masks)
     if not masks:
         raise ValueError("masks is empty: there is nothing to prune")
     weights = weights_of(model, list(masks))
-    _check_bool(masks)
     for name, mask in masks.items():
         if mask.shape != weights[name].shape:
             raise ValueError(
                 f"the mask of {name} has shape {tuple(mask.shape)}, but the parameter has {tuple(weights[name].shape)}: these masks belong to another model"
             )
     return [(weights[name], mask) for name, mask in masks.items()]
-
-
-def _check_bool(masks: Masks) -> None:
-    for name, mask in masks.items():
-        if mask.dtype != torch.bool:
-            raise ValueError(f"the mask of {name} is {mask.dtype}, but must be bool (True = keep)")

@@ -8,9 +8,10 @@ moves its zeros instead: `regrow` is one such step, and `cosine` says how many t
 import math
 from collections.abc import Callable
 
+from ..base.checks import check_masks, check_scores, check_sparsity
 from ..base.exact import keep_highest
 from .criteria import Scores
-from .select import Masks, check_scores, check_sparsity
+from .select import Masks
 
 Schedule = Callable[[float], float]
 
@@ -76,6 +77,7 @@ def regrow(masks: Masks, fraction: float, *, drop: Scores, grow: Scores) -> Mask
     before training goes on: weights that come start from zero.
     """
     check_sparsity(fraction, "fraction")
+    check_masks(masks)
     new = {}
     for name, mask in masks.items():
         for scores in (drop, grow):
@@ -83,7 +85,7 @@ def regrow(masks: Masks, fraction: float, *, drop: Scores, grow: Scores) -> Mask
                 raise ValueError(
                     f"drop and grow need scores of {name} of shape {tuple(mask.shape)}"
                 )
-            check_scores(name, scores[name])
+            check_scores({name: scores[name]})
         kept = int(mask.count_nonzero())
         moved = round(fraction * kept)
         stays, pruned = drop[name].masked_fill(~mask, -math.inf), mask.numel() - kept

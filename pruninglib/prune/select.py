@@ -7,10 +7,10 @@ of the tensor's elements, so that the order of a dict never matters.
 
 import math
 
-import torch
 from torch import Tensor
 
-from ..base.exact import check_gone, keep_highest
+from ..base.checks import check_masks, check_scores, check_sparsity
+from ..base.exact import keep_highest, keep_highest_inside
 from .budgets import Budget, global_budget
 from .criteria import Scores
 from .grains import Grain, element
@@ -37,43 +37,29 @@ def select(
 
     Returns a bool tensor per name, of the scores' shape and device.
     Raises ValueError for a sparsity outside [0, 1] or already exceeded by `within`, for scores
-    that are empty or hold NaN or infinity, and for shapes that the grain does not fit.
+    that are empty, no dense tensors or hold NaN or infinity, for masks that are not bool, and for
+    shapes that the grain does not fit.
     """
     check_sparsity(sparsity)
+    check_scores(scores)
     if not scores:
         raise ValueError("scores is empty: score at least one parameter")
-    for name, score in scores.items():
-        check_scores(name, score)
+    check_masks(within or {})
     pooled = {name: _units(name, score, grain, within) for name, score in scores.items()}
     if grain.pruned:
         if budget is not global_budget:
             raise ValueError(
                 f"the grain {grain.name} prunes every group alike: leave the budget out"
             )
-        kept = {n: _inside(u, grain.pruned(u.shape[1], sparsity)) for n, u in pooled.items()}
+        kept = {
+            n: keep_highest_inside(u, grain.pruned(u.shape[1], sparsity)) for n, u in pooled.items()
+        }
     else:
         kept = _ranked(scores, pooled, sparsity, budget)
     masks = {name: grain.merge(kept[name], score.shape) for name, score in scores.items()}
     if within is not None:  # a unit that stays may have lost single weights before
         masks = {name: mask & within[name].to(mask.device) for name, mask in masks.items()}
     return masks
-
-
-def check_sparsity(sparsity: float, name: str = "sparsity") -> None:
-    """Raise ValueError unless sparsity is a number in [0, 1]."""
-    if not 0 <= sparsity <= 1:  # NaN fails this too
-        raise ValueError(f"{name} is {sparsity}, but must lie in [0, 1]")
-
-
-def check_scores(name: str, score: Tensor) -> None:
-    """Raise ValueError unless the scores can be ranked."""
-    if not score.is_floating_point():
-        raise ValueError(f"the scores of {name} are {score.dtype}: they must be floating point")
-    if score.numel() == 0:
-        raise ValueError(f"the scores of {name} have shape {tuple(score.shape)}: none to rank")
-    # NaN wins in aminmax: one pass and no copy, where isfinite makes several
-    if not all(bound.isfinite() for bound in torch.aminmax(score)):
-        raise ValueError(f"the scores of {name} hold NaN or infinity: every score must be finite")
 
 
 def _units(name: str, score: Tensor, grain: Grain, within: Masks | None) -> Tensor:
@@ -105,10 +91,3 @@ def _ranked(scores: Scores, pooled: Scores, sparsity: float, budget: Budget) -> 
         names = sorted(names)
         kept |= zip(names, keep_highest([pooled[name] for name in names], count), strict=True)
     return kept
-
-
-def _inside(groups: Tensor, count: int) -> Tensor:
-    """Kept members of shape (groups, size): the `count` lowest of every group go."""
-    check_gone(int((groups == -math.inf).sum(dim=1).max()), count)
-    lowest = groups.argsort(dim=1, stable=True)[:, :count]
-    return torch.ones_like(groups, dtype=torch.bool).scatter_(1, lowest, False)

@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterable
 
 from torch import nn
 
+from ..base.checks import check_sparsity
 from ..base.state import State
 from .criteria import Scores, magnitude
 from .grains import Grain, element
 from .masks import paired
-from .select import Masks, check_sparsity, select
+from .select import Masks, select
 from .weights import weights_of
 
 Scan = dict[str, dict[float, float]]

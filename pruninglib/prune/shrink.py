@@ -5,58 +5,56 @@ kept = select(pool(magnitude(model), groups), 0.5, budget=uniform)
 small = shrink(model, spread(kept, groups), example)
 """
 
-import copy
+import warnings
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ..base.coupling import Coupling, check_outputs, couplings
+from ..base.checks import check_masks
+from ..base.coupling import Coupling, Couplings, check_shape, computed, couplings
+from ..base.state import copied
+from ..base.trial import without, without_wrong, wrong
 from .criteria import Scores
 from .grains import check_pooling
-from .masks import apply
+from .masks import apply, paired
 from .select import Masks
-from .weights import weights_of
+from .weights import PRUNABLE_TYPES, prunable, weights_of
 
 
-def coupled(model: nn.Module, example) -> dict[str, Coupling]:
+def coupled(model: nn.Module, example) -> Couplings:
     """The layers whose units can be removed together, by the name of the first of their weights.
 
     A unit is a channel in all layers that share it (residual sums, concatenations, depthwise
     convolutions, what flattening joins), one channel in every group of a grouped convolution, or
-    an attention head of a module that has their number as `heads` or `num_heads`. Each entry has
-    `makes` and `reads`: by parameter, a tensor of its shape with each weight's unit, from 0, or -1.
+    an attention head of a module that has their number as `heads`, `num_heads` or a like name. Each
+    entry has `makes` and `reads`: by parameter, a tensor of its shape with each weight's unit, from
+    0, or -1. `coupled(...).left_out` tells by layer why the units of all others must stay.
 
-    example: inputs, a tensor or a tuple for `model(*example)`. The model is left as found.
+    Each entry has been tried: without some of its units, a copy gives on the example what it gives
+    with them silenced. example: what the model is called with, a tensor, a tuple for
+    `model(*example)` or a mapping for `model(**example)`. The model is left as found.
 
     Left out: channels of the model's outputs; channels that LayerNorm, GroupNorm or softmax act on,
-    where removing is not zeroing; split channels; tied weights; layers that are no Linear,
-    convolution, Embedding or BatchNorm, so `nn.MultiheadAttention` too; single units, for a layer
-    must keep one.
+    where removing is not zeroing; split channels; tied and computed weights; layers that are no
+    Linear, convolution, Embedding, BatchNorm, InstanceNorm or PReLU, so `nn.MultiheadAttention` too;
+    single units, for a layer must keep one. Raises ValueError if the outputs hold no tensors.
     """
-    names = list(weights_of(model))  # refuses lazy, meta and computed weights
-    return {n: c for n, c in couplings(model, names, example).items() if c.units > 1}
+    return without_wrong(couplings(model, list(_weights(model)), example), model, example)
 
 
 def pool(scores: Scores, groups: dict[str, Coupling], pooling: str = "mean") -> Scores:
     """{group: (units,)}: one score from all scored weights that make a unit, in all its layers.
 
     pooling: as for a grain, "mean", "sum" or "l2". Groups without scores are left out. `select`
-    takes the result like any scores.
+    takes the result like any scores. Raises ValueError, with what was left out, if it is empty.
     """
     check_pooling(pooling)
-    pooled = {}
-    for group, coupling in groups.items():
-        names = [name for name in coupling.makes if name in scores]
-        for name in names:
-            _check_shape(f"the scores of {name}", scores[name], coupling.makes[name].shape)
-        if names:
-            values = torch.cat([scores[name].detach().cpu().double().flatten() for name in names])
-            units = torch.cat([coupling.makes[name].flatten() for name in names])
-            values, units = values[units >= 0], units[units >= 0]
-            sums = torch.bincount(units, values.square() if pooling == "l2" else values)
-            ways = {"mean": sums / torch.bincount(units), "sum": sums, "l2": sums.sqrt()}
-            pooled[group] = ways[pooling]
-    return pooled
+    pooled = {name: group.pooled(scores, pooling) for name, group in groups.items()}
+    if pooled := {name: score for name, score in pooled.items() if score is not None}:
+        return pooled
+    why = [f"{n}: {why}" for n, why in getattr(groups, "left_out", {}).items()][:5]
+    why = f"none of {', '.join(groups)} has scores" if groups else "; ".join(why)
+    raise ValueError(f"there are no units to score: {why}")
 
 
 def spread(kept: Masks, groups: dict[str, Coupling]) -> Masks:
@@ -66,11 +64,11 @@ def spread(kept: Masks, groups: dict[str, Coupling]) -> Masks:
     its bias and BatchNorm shift.
     """
     masks: Masks = {}
+    check_masks(kept)
     for group, keep in kept.items():
-        _check_shape(f"what is kept of {group}", keep, (groups[group].units,))
-        keep = torch.cat([keep, keep.new_ones(1)])  # unit -1 finds this last entry: kept
-        for name, units in [*groups[group].makes.items(), *groups[group].reads.items()]:
-            masks[name] = masks.get(name, True) & keep[units]
+        check_shape(f"what is kept of {group}", keep, (groups[group].units,))
+        for name, mask in groups[group].masks(keep).items():
+            masks[name] = mask & masks.get(name, True)
     return masks
 
 
@@ -82,27 +80,27 @@ def shrink(model: nn.Module, masks: Masks, example) -> nn.Module:
     are the masked model's up to rounding. The given model is left as found: an optimizer made for
     it does not train the new one.
 
-    example: as for `coupled`. Raises ValueError if a layer would lose its last unit, or if the
-    outputs on the example are not those with the units silenced.
+    example: as for `coupled`. Units that can't do without, as it shows, stay as zeros, with a
+    warning. Raises ValueError if a layer would lose its last unit.
     """
-    weights, small = weights_of(model), copy.deepcopy(model)
-    apply(small, masks)
-    groups, silent = couplings(small, list(weights), example), copy.deepcopy(small)
+    paired(model, masks)  # raises before anything is run
+    weights = _weights(model)
+    groups = couplings(model, list(weights), example)
     full = {n: masks.get(n, torch.ones(w.shape, dtype=torch.bool)) for n, w in weights.items()}
-    kept = {name: share > 0 for name, share in pool(full, groups).items()}
-    apply(silent, masks | spread(kept, groups))
-    for name, coupling in groups.items():
+    kept = {name: group.pooled(full, "mean") > 0 for name, group in groups.items()}
+    for name in kept:
         if not kept[name].any():
             raise ValueError(f"all units of {name} are masked, but a layer must keep at least one")
-        coupling.remove(kept[name])
-    for new, old in zip(small.parameters(), model.parameters(), strict=True):
-        new.requires_grad_(old.requires_grad)
-    check_outputs(small, silent, example)
+    kept = {name: keep for name, keep in kept.items() if not keep.all()}
+    for name, why in wrong(model, groups, kept, example).items():
+        warnings.warn(f"masked units of {name} stay as zeros, not removed: {why}", stacklevel=2)
+        del kept[name]
+    small = copied(model)
+    apply(small, masks)
+    without(small, groups, kept)
     return small
 
 
-def _check_shape(what: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
-    if tensor.shape != torch.Size(shape):
-        raise ValueError(
-            f"{what} have shape {tuple(tensor.shape)}, but must be {tuple(shape)}: other model?"
-        )
+def _weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The prunable weights, without those that are computed from other tensors."""
+    return weights_of(model, prunable(model, exclude=computed(model, PRUNABLE_TYPES)))

@@ -4,6 +4,7 @@ Everything else in this layer speaks of weights by the names that this module gi
 """
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -12,6 +13,8 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd  # the one common base of Conv1d ... ConvTranspose3d
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils.parametrize import is_parametrized
+
+from ..base.checks import warn_of_others
 
 PRUNABLE_TYPES = (nn.Linear, nn.Bilinear, _ConvNd, nn.Embedding, nn.EmbeddingBag)
 
@@ -34,6 +37,8 @@ def prunable(
     parameters stay out: they are few, and each acts on a whole unit. A weight shared by
     several modules (tied) appears once, under its first name. The joint input projection of
     `nn.MultiheadAttention` is no `weight` of such a module, so it stays out too.
+
+    Where most of the model's matrices are of other kinds (GPT-2's `Conv1D`), a warning names them.
 
     exclude: types of modules, and names with wildcards, such as "head.*" or "*.embed.weight".
 
@@ -61,7 +66,7 @@ def prunable(
             continue
         if not isinstance(weight, nn.Parameter):
             raise ValueError(
-                f"{name} is computed from other tensors (a parametrization, or a mask of torch.nn.utils.prune): make it a plain parameter first"
+                f"{name} is computed from other tensors (a parametrization, or a mask of torch.nn.utils.prune): make it a plain parameter first, or exclude it"
             )
         if isinstance(weight, UninitializedParameter):
             raise ValueError(f"{name} has no shape yet: run one batch through the model first")
@@ -77,14 +82,17 @@ def prunable(
         raise ValueError(
             f"{type(model).__name__} has nothing to prune: none of its modules is a {wanted}"
         )
+    if types is PRUNABLE_TYPES:
+        warn_of_others(model, {*(id(w) for w in weights_of(model, names).values()), *excluded})
     return names
 
 
-def weights_of(model: nn.Module, names: list[str] | None = None) -> dict[str, nn.Parameter]:
+def weights_of(model: nn.Module, names: Iterable[str] | None = None) -> dict[str, nn.Parameter]:
     """The parameters called `names` (default: all prunable ones), by name."""
-    if names is None:
-        names = prunable(model)
-    elif not names:
+    if isinstance(names, str):
+        raise ValueError(f"names is {names!r}, but must be a list of names")
+    names = prunable(model) if names is None else list(names)
+    if not names:
         raise ValueError("names is empty: name at least one parameter, or leave names out")
     # Tied weights keep every one of their names here, so that each of them can be asked for; and a
     # compiled model has those of the plain one.
@@ -92,8 +100,9 @@ def weights_of(model: nn.Module, names: list[str] | None = None) -> dict[str, nn
     parameters = {_plain(name): parameter for name, parameter in named}
     for name in names:
         if _plain(name) not in parameters:
+            near = ", ".join(get_close_matches(str(name), parameters, cutoff=0))
             raise ValueError(
-                f"{name!r} is no parameter of {type(model).__name__}; it has {', '.join(parameters)}"
+                f"{name!r} is no parameter of {type(model).__name__}; the nearest are {near}"
             )
     return {name: parameters[_plain(name)] for name in names}
 
@@ -102,11 +111,14 @@ def _plain(name: str) -> str:
     return name.replace("_orig_mod.", "")
 
 
-def sparsity(model: nn.Module) -> Sparsity:
-    """How much of the model is zero, counted over its prunable weights and over everything."""
+def sparsity(model: nn.Module, exclude: str | type | Iterable[str | type] = ()) -> Sparsity:
+    """How much of the model is zero: of its prunable weights, but those excluded, and of everything."""
 
     def zeros(tensors: list[torch.Tensor]) -> float:
         # Python integers: no overflow, whatever the dtype of the weights
         return sum(int((t == 0).sum()) for t in tensors) / sum(t.numel() for t in tensors)
 
-    return Sparsity(zeros(list(weights_of(model).values())), zeros(list(model.parameters())))
+    return Sparsity(
+        zeros(list(weights_of(model, prunable(model, exclude=exclude)).values())),
+        zeros(list(model.parameters())),
+    )
