@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import tempfile
 
 import matplotlib
@@ -15,6 +16,26 @@ matplotlib.use("Agg")
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", tempfile.gettempdir())
 settings.register_profile("course", derandomize=True, database=None, deadline=None)
 settings.load_profile("course")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """One worker for each group of tests. (loadgroup of pytest-xdist 3.8 is blind with pytest 9.2.)"""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return group_of(nodeid)
+
+    return Scheduling(config, log)
+
+
+def group_of(nodeid: str) -> str:
+    """A lesson's tests share its runs, those of a cluster its time; all others stand alone."""
+    lesson = re.search(r"test_notebooks\.py::.*[\[-](\d\d_\w+)\]$", nodeid)
+    if lesson:
+        return lesson[1]
+    return "cluster" if "cluster" in nodeid else nodeid
 
 
 @pytest.fixture(autouse=True)

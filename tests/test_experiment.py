@@ -564,7 +564,6 @@ def on_cluster(*arguments, seconds=300, **options):
     return result.result(seconds)
 
 
-@pytest.mark.xdist_group("dask")
 def test_a_cluster_that_loses_a_worker(cluster, task, tmp_path):
     """Half-way, one run kills the process that it is in, once the rows of others are written."""
     path, killed, runs, parent = (*(tmp_path / n for n in ("rows", "killed", "runs")), os.getpid())
@@ -606,7 +605,6 @@ def test_a_cluster_that_loses_a_worker(cluster, task, tmp_path):
     pd.testing.assert_frame_equal(table, compare(task, methods, sparsities, seeds))
 
 
-@pytest.mark.xdist_group("dask")
 def test_what_a_cluster_cannot_run_is_an_error(cluster, task, monkeypatch):
     lock, parent = threading.Lock(), os.getpid()
     with pytest.raises(TypeError, match="cannot pickle"):

@@ -35,14 +35,7 @@ OFFLINE = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")  # 
 FEWEST = {"seeds": 2, "first_seed": 10}  # other seeds, and as few as an interval allows
 
 
-def on_one_worker(lesson):
-    """A lesson's tests share its runs."""
-    group = pytest.mark.xdist_group(lesson.path.stem)
-    return pytest.param(lesson, id=lesson.path.stem, marks=group)
-
-
-each = pytest.mark.parametrize("lesson", [on_one_worker(lesson) for lesson in LESSONS])
-still = pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.path.stem)
+each = pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.path.stem)
 asking = pytest.mark.parametrize("lesson", SELF_TESTS, ids=lambda lesson: lesson.path.stem)
 
 
@@ -151,6 +144,18 @@ def test_no_record_accepts_an_untrained_or_randomly_pruned_model(lesson, control
         assert distance > record["tol"], f"the tolerance of {name!r} accepts the model {control}"
 
 
+def test_a_lesson_has_one_worker_which_its_tests_share():
+    chosen = ["-k", "unknown_parameter or rhythm", "-n2", "-v", "-p", "no:cacheprovider", __file__]
+    call = [sys.executable, "-m", "pytest", *chosen]
+    done = subprocess.run(call, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    workers = {}
+    for worker, lesson in re.findall(r"\[(gw\d)\] .*\[(\w+)\]", done.stdout):
+        workers.setdefault(lesson, []).append(worker)
+    assert workers.keys() == {lesson.path.stem for lesson in LESSONS}, done.stdout
+    assert all(len(own) == 2 and own[0] == own[1] for own in workers.values())
+    assert len({own[0] for own in workers.values()}) == 2
+
+
 def test_nbval_reads_the_marks_as_we_do():
     """On the lesson whose last exact cell comes first, cut after it, and with one that is wrong."""
     pytest.importorskip("nbval")
@@ -187,7 +192,7 @@ def test_a_lesson_and_its_checks_keep_to_their_budgets(lesson, record_property):
     assert checks <= SLACK * COST or not FORKS
 
 
-@still
+@each
 def test_unknown_parameter_is_an_error(lesson):
     with pytest.raises(LessonError, match=r"'seed'.* is (seeds|first_seed)"):
         execute(lesson, folder() / "never.ipynb", {"seed": 1})
@@ -217,7 +222,7 @@ def test_committed_outputs_are_whole_and_portable(lesson):
     assert not re.search(r'["\s](/[a-z]+/[\w.]+/|[A-Z]:\\\\)', text)
 
 
-@still
+@each
 def test_rhythm_of_a_lesson(lesson):
     cells = committed(lesson.path).cells
     code = [cell.source for cell in cells if cell.cell_type == "code"]
@@ -233,7 +238,7 @@ def test_rhythm_of_a_lesson(lesson):
             assert re.fullmatch(r"(?s).*\npl\.claim\(.*\)|pl\.claim\(.*\)", source)
 
 
-@still
+@each
 def test_no_measured_number_is_typed_into_prose(lesson):
     """Settings may be named (“prune 80 %”); results have decimals, and come from pl.say."""
     for cell in committed(lesson.path).cells:
@@ -243,7 +248,7 @@ def test_no_measured_number_is_typed_into_prose(lesson):
                 assert number.strip() in ("99.5", "99.9"), f"{number}% is typed: use pl.say"
 
 
-@still
+@each
 def test_cells_that_speak_are_folded_and_those_that_compute_are_not(lesson):
     assert mixed(committed(lesson.path)) == [], "pruninglib fold says which cells to part"
     for cell in committed(lesson.path).cells:
@@ -251,14 +256,14 @@ def test_cells_that_speak_are_folded_and_those_that_compute_are_not(lesson):
         assert hidden == (cell.cell_type == "code" and only_speaks(cell.source)), "pruninglib fold"
 
 
-@still
+@each
 def test_figures_have_words(lesson):
     code = [cell for cell in committed(lesson.path).cells if cell.cell_type == "code"]
     images = [o for cell in code for o in cell.outputs if "image/png" in o.get("data", {})]
     assert images and all(o.metadata.get("image/png", {}).get("alt") for o in images)
 
 
-@still
+@each
 def test_what_is_compared_is_claimed_with_its_bound(lesson):
     """A truth is of what is exact: no `<` or `>` stands in it."""
     inexact = ast.Lt | ast.Gt | ast.LtE | ast.GtE
