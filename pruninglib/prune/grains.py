@@ -111,7 +111,8 @@ def n_of_m(n: int, m: int) -> Grain:
 
     2 of 4 is what sparse tensor cores take (Mishra et al., arXiv 2104.08378, 2021). It goes with
     one sparsity only, 1 - n/m. In a convolution the m neighbours are input channels at the same
-    place of the filter. Leave ConvTranspose out: it has its outputs in dimension 1. Raises ValueError on selection if m does not divide dimension 1.
+    place of the filter. Leave ConvTranspose out: it has its outputs in dimension 1. Raises
+    ValueError on selection if m does not divide dimension 1.
     """
     if not 0 < n < m:
         raise ValueError(f"n is {n} and m is {m}, but 0 < n < m must hold")
