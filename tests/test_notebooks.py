@@ -29,7 +29,8 @@ FOUND = find_lessons()
 LESSONS = [lesson for lesson in FOUND if lesson.number is not None]
 SELF_TESTS = [lesson for lesson in FOUND if lesson.number is None]  # they ask, and claim nothing
 COST = 2.5  # all runs of a lesson, in CPU seconds of its own run
-SLACK = 1.2  # on both budgets, for processors differ in what they do fast, and a busy one in that
+SLACK = 1.2  # on what all runs may cost
+UNSURE = 1.5  # on a lesson's units: a unit is one moment's, and moments differ by a third
 FORKS = sys.platform == "linux"  # macOS has no fork that its own libraries survive
 OFFLINE = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")  # nobody is there
 FEWEST = {"seeds": 2, "first_seed": 10}  # other seeds, and as few as an interval allows
@@ -188,7 +189,7 @@ def test_a_lesson_and_its_checks_keep_to_their_budgets(lesson, record_property):
     units = own / machine.unit(time.process_time)
     checks = 1 + runs["cpu"] / own
     record_property("cost", f"{lesson.path.stem:28}{own:5.0f} s {units:5.0f} units {checks:7.2f}")
-    assert units <= SLACK * machine.BUDGET
+    assert units <= UNSURE * machine.BUDGET
     assert checks <= SLACK * COST or not FORKS
 
 
