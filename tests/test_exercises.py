@@ -484,6 +484,9 @@ MISTAKES = {
         "scaled": (
             lambda m, n, s, i: exercises.prune_but.solve(m, n, s, i) or m.conv2.weight.data.mul_(2).sum(), "keep their values",
         ),
+        "bias too": (
+            lambda m, n, s, i: exercises.prune_but.solve(m, n, s, i) or m.output.bias.data.zero_().sum(), "output.bias changed",
+        ),
         "stale": (lambda m, n, s, i: pruned_but(m, n, None, share(m, n, s)), "still those of the whole"),
         "averages first": (
             lambda m, n, s, i: pl.recalibrate(m, [i]) or pruned_but(m, n, None, share(m, n, s)), "prune first",

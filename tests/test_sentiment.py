@@ -9,6 +9,7 @@ import pruninglib as pl
 from pruninglib.tasks import datasets
 from pruninglib.tasks.sentiment import (
     Attention,
+    ByLength,
     encode,
     text_slices,
     train_tokenizer,
@@ -105,6 +106,36 @@ def test_slices_of_words():
     assert found["short"] == [True, False, False, False]
     assert found["long"] == [False, True, True, True]
     assert not text_slices(["good film"], train)["rare words"].any()
+
+
+def test_batches_are_of_similar_length_and_cut_after_the_longest(task):
+    tokens, labels = task.splits["train"]
+    lengths = (tokens != 0).sum(dim=1)
+    batches = ByLength(tokens, labels, torch.arange(len(tokens)), size=50, seed=3)
+    passes = [list(batches), list(batches)]
+    for batch, classes, places in passes[0]:
+        assert batch.shape[1] == lengths[places].max() and classes.equal(labels[places])
+        padded = torch.nn.functional.pad(batch, (0, 24 - batch.shape[1]))
+        assert padded.equal(tokens[places]), "every word is there"
+        assert lengths[places].max() - lengths[places].min() <= 2
+    one, two = (torch.cat([places for *_, places in batches]) for batches in passes)
+    assert one.sort()[0].equal(torch.arange(len(tokens))) and not one.equal(two)
+    widths = [batch.shape[1] for batch, *_ in passes[0]]
+    assert widths != sorted(widths), "in any order"
+    again = ByLength(tokens, labels, torch.arange(len(tokens)), size=50, seed=3)
+    assert torch.cat([places for *_, places in again]).equal(one)
+    assert [b.shape[1] for b, _ in ByLength(tokens, labels)] == sorted(
+        b.shape[1] for b, _ in ByLength(tokens, labels)
+    )
+    assert next(iter(ByLength(torch.zeros(2, 4, dtype=torch.int64))))[0].shape == (2, 1)
+
+
+def test_answers_come_in_the_order_of_the_texts(task):
+    model, tokens = task.build(0), task.splits["valid"][0][:300]
+    model.train()
+    found = task.answers(model, tokens)
+    assert model.training, "the mode is left as found"
+    assert found.equal(model.eval()(tokens).argmax(dim=1)) and found.unique().tolist() == [0, 1]
 
 
 def test_padding_has_no_say():

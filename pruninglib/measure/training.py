@@ -173,7 +173,7 @@ def evaluate(
     """
     metrics.reset()
     total, count = 0.0, 0
-    with _evaluating(model):
+    with evaluating(model):
         for inputs, targets in tqdm(batches, desc="evaluate", disable=not progress):
             outputs = call(model, inputs)
             total += float(loss(outputs, targets)) * size(inputs)
@@ -187,12 +187,12 @@ def evaluate(
 @torch.no_grad()
 def correct(model: nn.Module, batches: Iterable) -> Tensor:
     """bool (samples,): where the class with the highest output is the target's."""
-    with _evaluating(model):
+    with evaluating(model):
         return torch.cat([model(inputs).argmax(dim=1) == targets for inputs, targets in batches])
 
 
 @contextlib.contextmanager
-def _evaluating(model: nn.Module):
+def evaluating(model: nn.Module):
     """Evaluation mode inside the block; every module's own mode afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

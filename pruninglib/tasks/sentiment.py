@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torchmetrics.classification import MulticlassF1Score
 
-from ..measure.training import Batches, classification_metrics, correct, evaluate
+from ..measure.training import Batches, classification_metrics, evaluate, evaluating
 from . import datasets
 from .task import Task
 
@@ -45,6 +45,42 @@ class TextTask(Task):
         """What the network reads, int64 (texts, length); a piece without a row is unknown."""
         tokens = encode(self.tokenizer, texts)
         return tokens.where(tokens < self.pieces, torch.tensor(1))
+
+    def batches(self, split: str, size: int | None = None, seed: int | None = None) -> Batches:
+        """As for every task; shuffled, they are `ByLength`."""
+        kind = Batches if seed is None else ByLength
+        return kind(*self.splits[split], size=size or self.batch_size, seed=seed)
+
+    @staticmethod
+    @torch.no_grad()
+    def answers(network: nn.Module, tokens: Tensor) -> Tensor:
+        """int64 (texts,): the class with the highest score, in evaluation mode."""
+        places, found = torch.arange(len(tokens)), torch.empty(len(tokens), dtype=torch.int64)
+        with evaluating(network):
+            for batch, at in ByLength(tokens, places):
+                found[at] = network(batch).argmax(dim=1)
+        return found
+
+
+class ByLength(Batches):
+    """Tokens (texts, length) and what belongs to them, texts of similar length together.
+
+    Each batch is cut after its longest text: padding costs time and changes nothing. Batches come
+    from short to long; with a seed in any order, and texts of equal length too.
+    """
+
+    def __iter__(self):
+        lengths = (self.tensors[0] != 0).sum(dim=1).clamp(min=1)
+        if self.generator is None:
+            batches = lengths.argsort(stable=True).split(self.size)
+        else:
+            order = torch.randperm(len(lengths), generator=self.generator)
+            batches = order[lengths[order].argsort(stable=True)].split(self.size)
+            places = torch.randperm(len(batches), generator=self.generator)
+            batches = [batches[i] for i in places]
+        for picked in batches:
+            tokens, *others = (t[picked] for t in self.tensors)
+            yield tokens[:, : lengths[picked].max()], *others
 
 
 def sentiment(data: str = "bundled", trim: bool = True) -> TextTask:
@@ -93,7 +129,7 @@ def sentiment(data: str = "bundled", trim: bool = True) -> TextTask:
     def metrics(network: nn.Module, split: str) -> dict[str, float]:
         collection = classification_metrics(len(CLASSES))
         collection.add_metrics({"f1": MulticlassF1Score(len(CLASSES), average="macro")})
-        return evaluate(network, Batches(*splits[split], size=200), cross_entropy, collection)
+        return evaluate(network, ByLength(*splits[split]), cross_entropy, collection)
 
     return TextTask(
         name=f"sentiment-{data}",
@@ -105,7 +141,9 @@ def sentiment(data: str = "bundled", trim: bool = True) -> TextTask:
         epochs=epochs,
         optimizer=partial(torch.optim.AdamW, lr=lr, weight_decay=weight_decay, fused=True),
         batch_size=batch_size,
-        outcomes=lambda network, split: correct(network, Batches(*splits[split], size=200)),
+        outcomes=lambda network, split: (
+            TextTask.answers(network, splits[split][0]) == splits[split][1]
+        ),
         slices=slices,
         texts=of_split,
         tokenizer=tokenizer,
