@@ -812,6 +812,9 @@ MISTAKES = {
         "always class 0": (lambda t, c: exercises.f1_of.solve(t, 0) if t[:, c].any() else 0.0, "use `c`"),
         "known values": (lambda t, c: (0.7692, 0.4615, 0.0)[c] if len(t) == 3 else 0.0, "use `c`"),
         "not a number": (lambda t, c: exercises.f1_of.solve(t, c) if t[c].any() else float("nan"), "0 / 0"),
+        "not a number where nothing is": (
+            lambda t, c: exercises.f1_of.solve(t, c) if t[c].any() or t[:, c].any() else float("nan"), "0 / 0",
+        ),
     },
     "without_heads": {
         "output's rows": (lambda s, h, k: heads_cut(s, h, k) | {"output.weight": s["output.weight"][kept_rows(s, h, k)]}, "columns, not its rows"),
@@ -836,6 +839,10 @@ MISTAKES = {
         "sorted by the ratio": (lambda c, m: sorted(exercises.may_leave.solve(c, m), key=lambda n: -c[n][2] / m[n]), "comes first"),
         "sorted by high": (lambda c, m: sorted((n for n in c if c[n][2] > m[n]), key=lambda n: -c[n][2]), "comes first"),
         "ties turned round": (lambda c, m: exercises.may_leave.solve(dict(reversed(c.items())), m), "comes first"),
+        "ties by name": (lambda c, m: sorted(exercises.may_leave.solve(c, m), key=lambda n: (m[n] - c[n][2], n)), "comes first"),
+        "limits by place": (
+            lambda c, m: exercises.may_leave.solve(c, dict(zip(c, m.values(), strict=True))), "Ask `high`",
+        ),
         "one limit": (lambda c, m: exercises.may_leave.solve(c, dict.fromkeys(c, 0.05)), "its limit is"),
         "nobody": (lambda c, m: [], "Ask `high`"),
         "yes or no": (lambda c, m: not exercises.may_leave.solve(c, m), "list of names"),
