@@ -440,7 +440,8 @@ def test_layers_of_every_kind(layer):
         case = Case(pl.magnitude(layer), grain, "global", None)
         high, wide = map(int, re.findall(r"\d+", grain.name) or (1, 1))
         if ":" in grain.name:
-            fits = shape[1] % wide == 0
+            transposed = getattr(layer, "transposed", False)
+            fits = (shape[0] // layer.groups if transposed else shape[1]) % wide == 0
         else:
             fits = shape[0] % high == math.prod(shape[1:]) % wide == 0
         if not fits:
