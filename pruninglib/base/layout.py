@@ -31,7 +31,7 @@ class InputsFirst(Tensor):
         for source in tensors_in((args, kwargs)):
             if isinstance(source, cls) and source.shape == found.shape:
                 return _inputs_first(found, source.groups)
-        return plain(found)
+        return found.as_subclass(Tensor)
 
     def __deepcopy__(self, memo: dict) -> Tensor:
         return memo.setdefault(id(self), self.detach().clone())
@@ -41,11 +41,6 @@ def _inputs_first(tensor: Tensor, groups: int) -> InputsFirst:
     tensor = tensor.as_subclass(InputsFirst)
     tensor.groups = groups
     return tensor
-
-
-def plain(tensor: Tensor) -> Tensor:
-    """The same values as a tensor of torch's own type."""
-    return tensor.as_subclass(Tensor) if isinstance(tensor, InputsFirst) else tensor
 
 
 def as_held(
@@ -68,4 +63,5 @@ def outputs_first(tensor: Tensor, like: Tensor | None = None) -> Tensor:
     like = tensor if like is None else like
     if not isinstance(like, InputsFirst):
         return tensor
-    return plain(tensor).unflatten(0, (like.groups, -1)).transpose(1, 2).flatten(0, 1)
+    tensor = tensor.as_subclass(Tensor)
+    return tensor.unflatten(0, (like.groups, -1)).transpose(1, 2).flatten(0, 1)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..base.layout import outputs_first, plain
+from ..base.layout import outputs_first
 
 
 def _norm(units: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ class Grain:
 
     def pool(self, scores: Tensor) -> Tensor:
         """What is ranked: one score per unit, or per member of each unit."""
-        units = self.split(outputs_first(scores) if self.pruned else plain(scores))
+        units = self.split(outputs_first(scores) if self.pruned else scores)
         if units.dim() == 1 or self.pruned:
             return units
         return POOLINGS[self.pooling](units.double())  # half precision would change the ranking
