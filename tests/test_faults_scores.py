@@ -480,3 +480,13 @@ def test_nothing_is_forced_upon_what_is_not_compiled(monkeypatch):
     monkeypatch.setattr(torch.compiler, "set_stance", lambda *_: pytest.fail("forced"))
     pl.wanda(stack(), mean_square, [X])
     pl.fisher(stack(), mean_square, [X])
+
+
+def test_synflow_compiles_nothing():
+    graphs, model = [], stack()
+    torch.compiler.reset()
+    wrapped = torch.compile(model, backend=lambda graph, _: graphs.append(graph) or graph.forward)
+    found = pl.synflow(wrapped, X)
+    assert not graphs and next(iter(found.values())).equal(pl.synflow(model, X)["0.weight"])
+    wrapped(X)
+    assert graphs

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -211,6 +211,8 @@ def test_columns_make_good_what_those_left_of_them_lost(problem, step):
 
 
 @given(st.one_of(st.floats(), st.integers(-3, 3), st.fractions(-2, 2), st.booleans()))
+@example(math.nan)
+@example(math.inf)
 def test_sparsities_are_the_numbers_of_the_unit_interval(number):
     if 0 <= number <= 1:
         checks.check_sparsity(number)

@@ -2,6 +2,7 @@
 
 A criterion is a function of a model that returns a dict from parameter name to a tensor of
 that parameter's shape. To add one, write such a function here; nothing else has to know it.
+`as_held` lets the scores of a transposed convolution say which dimension its inputs lie along.
 
     w    a weight                        g    the gradient of the loss with respect to w
     E    the mean over the samples       g_i  the gradient of sample i's loss alone
