@@ -12,13 +12,14 @@ import types
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import safetensors.torch
 import torch
 from torch import nn
 
 import pruninglib as pl
-from pruninglib.base import exact, layerwise
+from pruninglib.base import checks, exact, layerwise
 from pruninglib.base.checks import some
 from pruninglib.base.files import read_tensors, write_tensors
 from pruninglib.course import runner
@@ -344,6 +345,18 @@ def test_no_warning_without_need():
         tied[1].weight = tied[0].weight
         pl.prunable(tied)
         pl.prunable(nn.Sequential(nn.Linear(90, 90), nn.Linear(2, 2)), exclude="0.*")
+        pl.prunable(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(900)))  # no matrix
+
+
+def test_the_largest_of_other_layers_are_named_first():
+    others = {f"l{n}": Conv1D(n, n) for n in (4, 7, 5, 6)}
+    with pytest.warns(UserWarning, match=r"default: l7\.weight, l6\.weight, l5\.weight and 1 more"):
+        pl.prunable(nn.ModuleDict({"one": nn.Linear(2, 2), **others}))
+
+
+def test_kinds_of_things_are_named_with_their_library():
+    assert checks.kind(nn.Linear(1, 1)) == "torch.Linear" and checks.kind(3) == "int"
+    assert checks.kind(pd.DataFrame()) == "pandas.DataFrame"
 
 
 # ---- parameters of a lesson ----
