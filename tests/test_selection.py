@@ -307,7 +307,7 @@ def test_large_scores(kind, share, monkeypatch):
 def test_dtypes_are_compared_without_rounding(coarse, fine):
     scores = {
         coarse: torch.tensor([1 - 2**-8, 1], dtype=torch.bfloat16),
-        fine: torch.tensor([1 - 2**-20, 1 + 2**-20], dtype=torch.float64),
+        fine: torch.tensor([1 - 2**-40, 1 + 2**-40], dtype=torch.float64),
     }
     masks = pl.select(scores, 0.5)
     assert masks[coarse].tolist() == masks[fine].tolist() == [False, True]
