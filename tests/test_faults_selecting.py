@@ -22,7 +22,9 @@ import pruninglib as pl
 from pruninglib.base import checks, exact, layerwise
 from pruninglib.base.checks import some
 from pruninglib.base.files import read_tensors, write_tensors
+from pruninglib.base.gradients import second_moments
 from pruninglib.course import runner
+from pruninglib.prune.reconstruct import repair
 
 X = torch.linspace(-1, 1, 24).view(6, 4)
 
@@ -606,6 +608,51 @@ def test_one_run_finds_what_a_run_for_each_layer_does(build, around, monkeypatch
     assert all(value.equal(other_state[name]) for name, value in state.items())
 
 
+class Counting(nn.Module):
+    """What it gives depends on how often it ran before, between its layers too."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 6), nn.Linear(6, 6)
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, x):
+        for layer in (self.a, self.b):
+            self.count += 1
+            x = layer(x * self.count).relu()
+        return x
+
+
+@pytest.mark.parametrize("build", [Counting, Turned, Shared, lambda: deep(3).train()])
+def test_each_layer_is_solved_from_runs_of_its_own_or_as_if(build):
+    torch.manual_seed(0)
+    model, batches = build(), torch.randn(4, 8, 6)
+    slow = copy.deepcopy(model)
+    torch.manual_seed(1)
+    masks = pl.reconstruct(model, total, batches, 0.5)
+    torch.manual_seed(1)
+    for name, weight in pl.weights_of(slow, masks).items():
+        moments = second_moments(slow, {name: weight}, total, batches)
+        found, mask = repair(weight.detach().double(), moments, 0.5, pl.element, 0.01, 128)
+        weight.data.copy_(found)
+        assert mask.equal(masks[name])
+    for value, expected in zip(model.parameters(), slow.parameters(), strict=True):
+        torch.testing.assert_close(value, expected)
+
+
+@pytest.mark.parametrize("build", [Shared, lambda: deep(2)])
+def test_what_is_solved_has_the_weights_type_and_no_graph(build, as_found):
+    model = build().requires_grad_(True)
+    weights, batches = pl.weights_of(model), torch.randn(2, 8, 6)
+    with as_found(model):
+        found = layerwise.layer_by_layer(
+            model, weights, total, batches, lambda name, _: weights[name].double() / 2
+        )
+    for name, weight in weights.items():
+        assert found[name].dtype == torch.float32 and not found[name].requires_grad
+        assert found[name].equal(weight.detach() / 2)
+
+
 @pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
 @pytest.mark.parametrize("at", [0, 4, 5, 6, 7])
 def test_a_failure_in_one_of_the_batches_leaves_nothing_behind(kind, at, as_found):
@@ -663,9 +710,9 @@ def test_least_squares_repairs_more_than_sparsegpt_on_the_same_masks():
     target, gpt = model(x).detach(), copy.deepcopy(model)
     masks = pl.reconstruct(gpt, total, [x], 0.7)
     errors = {"gpt": float((gpt(x) - target).detach().square().mean())}
-    for name, repair in (("masked", pl.apply), ("squares", None)):
+    for name, use in (("masked", pl.apply), ("squares", None)):
         other = copy.deepcopy(model)
-        repair(other, masks) if repair else pl.least_squares(other, total, [x], masks)
+        use(other, masks) if use else pl.least_squares(other, total, [x], masks)
         errors[name] = float((other(x) - target).detach().square().mean())
     assert errors["squares"] < errors["gpt"] < errors["masked"]
 
