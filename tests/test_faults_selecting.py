@@ -1,5 +1,6 @@
 """Faults on models that people have, by kind: selection, reconstruction, measuring, files."""
 
+import contextlib
 import copy
 import functools
 import itertools
@@ -653,6 +654,43 @@ def test_what_is_solved_has_the_weights_type_and_no_graph(build, as_found):
         assert found[name].equal(weight.detach() / 2)
 
 
+def test_random_numbers_of_the_runs_are_not_those_of_who_solves():
+    model, batches, drawn = deep(2).train(), torch.randn(3, 8, 6), []
+    weights = pl.weights_of(model)
+    torch.manual_seed(1)
+    layerwise.layer_by_layer(
+        *(model, weights, total, batches),
+        lambda name, _: drawn.append(torch.rand(())) or weights[name].detach(),
+    )
+    torch.manual_seed(1)
+    assert torch.stack(drawn).equal(torch.stack([torch.rand(()) for _ in weights]))
+
+
+def test_batches_of_inference_mode_written_into_by_the_model():
+    with torch.inference_mode():
+        model = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(6, 6), nn.Linear(6, 4))
+        batches = list(torch.randn(3, 8, 6))
+        masks = pl.reconstruct(model, total, batches, 0.5)
+    assert {int(mask.sum()) for mask in masks.values()} == {18, 12}
+
+
+def test_a_default_device_holds_in_other_threads_too():
+    made = []
+
+    def make(modes):
+        with contextlib.ExitStack() as stack:
+            for mode in modes:
+                stack.enter_context(mode())
+            made.append(torch.empty(1).device.type)
+
+    for device in ("meta", "cpu"):
+        with torch.device(device):
+            thread = threading.Thread(target=make, args=(layerwise._modes(),))
+            thread.start()
+            thread.join()
+    assert made == ["meta", "cpu"]
+
+
 @pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
 @pytest.mark.parametrize("at", [0, 4, 5, 6, 7])
 def test_a_failure_in_one_of_the_batches_leaves_nothing_behind(kind, at, as_found):
@@ -747,6 +785,19 @@ def test_least_squares_that_cannot_be_done(change, message, as_found):
     change(masks)
     with as_found(model), pytest.raises(ValueError, match=re.escape(message)):
         pl.least_squares(model, lambda m, x: m[2](m[0](x)).sum(), [X], masks)
+
+
+def test_least_squares_that_fail_leave_other_layers_whole(as_found):
+    model = nn.Sequential(nn.Conv1d(2, 3, 3), nn.Flatten(), nn.Linear(12, 4))
+    masks = pl.select(pl.magnitude(model), 0.5)
+
+    def loss(model, batch):
+        model(batch)
+        raise RuntimeError("on purpose")
+
+    x = torch.randn(5, 2, 6)
+    with as_found(model), pytest.raises(RuntimeError, match="on purpose"):
+        pl.least_squares(model, loss, [x], masks)
 
 
 def test_inputs_without_an_inverse_change_nothing(as_found):
