@@ -381,10 +381,10 @@ def test_what_is_removed_is_what_is_masked_in_any_chain(model, seed):
         keep = torch.rand(group.units, generator=generator) < 0.6
         keep[seed % group.units] = True
         kept[name] = keep
+        assert all(units.dim() > 1 for units in group.reads.values()), "a bias reads nothing"
+        assert name in group.makes and name not in group.reads
         marks = {n: u for n, u in (*group.makes.items(), *group.reads.items())}
-        assert name in group.makes and {int(m.max()) for m in marks.values()} <= {
-            *range(group.units)
-        }
+        assert {int(m.max()) for m in marks.values()} <= {*range(group.units)}
         scores = {n: torch.rand(u.shape, generator=generator) for n, u in group.makes.items()}
         for pooling in ("mean", "sum", "l2"):
             expected = []
