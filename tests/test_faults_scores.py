@@ -1,5 +1,6 @@
 """Faults on models and batches that people have, by kind: scores, and what runs a model."""
 
+import contextlib
 import copy
 from dataclasses import dataclass
 
@@ -358,3 +359,134 @@ def test_a_model_without_a_plain_linear(use):
         ValueError, match=r"Sequential has no Linear layer with a weight of its own"
     ):
         use(nn.Sequential(Own(4, 4)), lambda m, x: m(x).mean(), [X])
+
+
+# ---- models that are compiled, or wrapped in another way ----
+
+
+def stack():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2)).eval()
+
+
+def mean_square(model, batch):
+    return model(batch).square().mean()
+
+
+def compiled(thing, backend):
+    torch.compiler.reset()
+    return torch.compile(thing, backend=backend)
+
+
+def in_place(model, backend):
+    torch.compiler.reset()
+    model.compile(backend=backend)
+    return model
+
+
+def its_forward(model, backend):
+    model.forward = compiled(model.forward, backend)
+    return model
+
+
+WRAPPED = {
+    "compiled": lambda m, how: (compiled(m, how), mean_square),
+    "compiled in place": lambda m, how: (in_place(m, how), mean_square),
+    "compiled part": lambda m, how: (nn.Sequential(compiled(m[:2], how), m[2]), mean_square),
+    "compiled forward": lambda m, how: (its_forward(m, how), mean_square),
+    "compiled loss": lambda m, how: (m, compiled(mean_square, how)),
+    "in parallel": lambda m, how: (nn.DataParallel(m), mean_square),
+}
+
+
+def solved(model, loss, batches):
+    pl.reconstruct(model, loss, batches, 0.5)
+    return pl.weights_of(model)
+
+
+def by_squares(model, loss, batches):
+    masks = pl.select(pl.magnitude(model), 0.5)
+    pl.least_squares(model, loss, batches, masks)
+    return pl.weights_of(model)
+
+
+def moved(model, loss, batches):
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with pl.movement(model, optimizer) as scores:
+        for batch in batches:
+            loss(model, batch).backward()
+            optimizer.step()
+    return scores
+
+
+def scanned(model, loss, batches):
+    scan = pl.scan(model, lambda m: -float(loss(m, batches[0]).detach()), [0.5, 0.9])
+    return {n: torch.tensor([*values.values()]) for n, values in scan.items()}
+
+
+def trained(model, loss, batches):
+    with pl.training_cost() as cost:
+        loss(model, batches[0]).backward()
+    return {"macs": torch.tensor(cost.macs), "ideal": torch.tensor(cost.ideal)}
+
+
+HOOKED = {
+    **SCORES,
+    "wanda": pl.wanda,
+    "synflow": lambda m, loss, batches: pl.synflow(m, batches[0]),
+    "movement": moved,
+    "reconstruct": solved,
+    "least_squares": by_squares,
+    "scan": scanned,
+    "macs": lambda m, loss, batches: {"": torch.tensor(pl.macs(m, batches[0]))},
+    "training_cost": trained,
+}
+
+
+IN_EVERY_WAY = {"fisher", "grasp", "wanda", "synflow", "reconstruct", "training_cost"}
+
+
+@pytest.mark.parametrize(
+    "use, wrap",
+    [
+        pytest.param(use, wrap, id=f"{what}, {how}")
+        for what, use in HOOKED.items()
+        for how, wrap in WRAPPED.items()
+        if how == "compiled" or what in IN_EVERY_WAY
+    ],
+)
+def test_what_a_wrapped_model_says_is_what_the_model_does(use, wrap, as_found):
+    batches = [X, X[:2] * 2 + 1]
+    expected = use(stack(), mean_square, batches)
+    # neither needs a C++ compiler, and the second can't be differentiated twice, as is usual
+    model, loss = wrap(stack(), "eager" if use is not pl.grasp else "aot_eager")
+    for _ in range(2):  # compiled before, with and without gradients: hooks come too late
+        loss(model, X).backward()
+        with torch.no_grad():
+            loss(model, X)
+    model.zero_grad()
+    with (
+        contextlib.nullcontext() if use in (solved, by_squares, moved, trained) else as_found(model)
+    ):
+        found = use(model, loss, batches)
+    assert len(found) == len(expected)
+    for one, other in zip(found.values(), expected.values(), strict=True):
+        torch.testing.assert_close(one, other)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    loss(model, X)
+
+
+def test_nothing_is_forced_upon_what_is_not_compiled(monkeypatch):
+    monkeypatch.setattr(torch.compiler, "set_stance", lambda *_: pytest.fail("forced"))
+    pl.wanda(stack(), mean_square, [X])
+    pl.fisher(stack(), mean_square, [X])
+
+
+def test_synflow_compiles_nothing():
+    graphs, model = [], stack()
+    torch.compiler.reset()
+    wrapped = torch.compile(model, backend=lambda graph, _: graphs.append(graph) or graph.forward)
+    found = pl.synflow(wrapped, X)
+    assert not graphs and next(iter(found.values())).equal(pl.synflow(model, X)["0.weight"])
+    wrapped(X)
+    assert graphs

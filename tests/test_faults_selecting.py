@@ -1,24 +1,31 @@
 """Faults on models that people have, by kind: selection, reconstruction, measuring, files."""
 
+import contextlib
 import copy
+import functools
 import itertools
 import json
 import math
+import pickle
 import re
 import threading
+import types
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import safetensors.torch
 import torch
 from torch import nn
 
 import pruninglib as pl
-from pruninglib.base import exact, layerwise
+from pruninglib.base import checks, exact, layerwise
 from pruninglib.base.checks import some
 from pruninglib.base.files import read_tensors, write_tensors
+from pruninglib.base.gradients import second_moments
 from pruninglib.course import runner
+from pruninglib.prune.reconstruct import repair
 
 X = torch.linspace(-1, 1, 24).view(6, 4)
 
@@ -341,6 +348,18 @@ def test_no_warning_without_need():
         tied[1].weight = tied[0].weight
         pl.prunable(tied)
         pl.prunable(nn.Sequential(nn.Linear(90, 90), nn.Linear(2, 2)), exclude="0.*")
+        pl.prunable(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(900)))  # no matrix
+
+
+def test_the_largest_of_other_layers_are_named_first():
+    others = {f"l{n}": Conv1D(n, n) for n in (4, 7, 5, 6)}
+    with pytest.warns(UserWarning, match=r"default: l7\.weight, l6\.weight, l5\.weight and 1 more"):
+        pl.prunable(nn.ModuleDict({"one": nn.Linear(2, 2), **others}))
+
+
+def test_kinds_of_things_are_named_with_their_library():
+    assert checks.kind(nn.Linear(1, 1)) == "torch.Linear" and checks.kind(3) == "int"
+    assert checks.kind(pd.DataFrame()) == "pandas.DataFrame"
 
 
 # ---- parameters of a lesson ----
@@ -590,6 +609,88 @@ def test_one_run_finds_what_a_run_for_each_layer_does(build, around, monkeypatch
     assert all(value.equal(other_state[name]) for name, value in state.items())
 
 
+class Counting(nn.Module):
+    """What it gives depends on how often it ran before, between its layers too."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 6), nn.Linear(6, 6)
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, x):
+        for layer in (self.a, self.b):
+            self.count += 1
+            x = layer(x * self.count).relu()
+        return x
+
+
+@pytest.mark.parametrize("build", [Counting, Turned, Shared, lambda: deep(3).train()])
+def test_each_layer_is_solved_from_runs_of_its_own_or_as_if(build):
+    torch.manual_seed(0)
+    model, batches = build(), torch.randn(4, 8, 6)
+    slow = copy.deepcopy(model)
+    torch.manual_seed(1)
+    masks = pl.reconstruct(model, total, batches, 0.5)
+    torch.manual_seed(1)
+    for name, weight in pl.weights_of(slow, masks).items():
+        moments = second_moments(slow, {name: weight}, total, batches)
+        found, mask = repair(weight.detach().double(), moments, 0.5, pl.element, 0.01, 128)
+        weight.data.copy_(found)
+        assert mask.equal(masks[name])
+    for value, expected in zip(model.parameters(), slow.parameters(), strict=True):
+        torch.testing.assert_close(value, expected)
+
+
+@pytest.mark.parametrize("build", [Shared, lambda: deep(2)])
+def test_what_is_solved_has_the_weights_type_and_no_graph(build, as_found):
+    model = build().requires_grad_(True)
+    weights, batches = pl.weights_of(model), torch.randn(2, 8, 6)
+    with as_found(model):
+        found = layerwise.layer_by_layer(
+            model, weights, total, batches, lambda name, _: weights[name].double() / 2
+        )
+    for name, weight in weights.items():
+        assert found[name].dtype == torch.float32 and not found[name].requires_grad
+        assert found[name].equal(weight.detach() / 2)
+
+
+def test_random_numbers_of_the_runs_are_not_those_of_who_solves():
+    model, batches, drawn = deep(2).train(), torch.randn(3, 8, 6), []
+    weights = pl.weights_of(model)
+    torch.manual_seed(1)
+    layerwise.layer_by_layer(
+        *(model, weights, total, batches),
+        lambda name, _: drawn.append(torch.rand(())) or weights[name].detach(),
+    )
+    torch.manual_seed(1)
+    assert torch.stack(drawn).equal(torch.stack([torch.rand(()) for _ in weights]))
+
+
+def test_batches_of_inference_mode_written_into_by_the_model():
+    with torch.inference_mode():
+        model = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(6, 6), nn.Linear(6, 4))
+        batches = list(torch.randn(3, 8, 6))
+        masks = pl.reconstruct(model, total, batches, 0.5)
+    assert {int(mask.sum()) for mask in masks.values()} == {18, 12}
+
+
+def test_a_default_device_holds_in_other_threads_too():
+    made = []
+
+    def make(modes):
+        with contextlib.ExitStack() as stack:
+            for mode in modes:
+                stack.enter_context(mode())
+            made.append(torch.empty(1).device.type)
+
+    for device in ("meta", "cpu"):
+        with torch.device(device):
+            thread = threading.Thread(target=make, args=(layerwise._modes(),))
+            thread.start()
+            thread.join()
+    assert made == ["meta", "cpu"]
+
+
 @pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
 @pytest.mark.parametrize("at", [0, 4, 5, 6, 7])
 def test_a_failure_in_one_of_the_batches_leaves_nothing_behind(kind, at, as_found):
@@ -647,9 +748,9 @@ def test_least_squares_repairs_more_than_sparsegpt_on_the_same_masks():
     target, gpt = model(x).detach(), copy.deepcopy(model)
     masks = pl.reconstruct(gpt, total, [x], 0.7)
     errors = {"gpt": float((gpt(x) - target).detach().square().mean())}
-    for name, repair in (("masked", pl.apply), ("squares", None)):
+    for name, use in (("masked", pl.apply), ("squares", None)):
         other = copy.deepcopy(model)
-        repair(other, masks) if repair else pl.least_squares(other, total, [x], masks)
+        use(other, masks) if use else pl.least_squares(other, total, [x], masks)
         errors[name] = float((other(x) - target).detach().square().mean())
     assert errors["squares"] < errors["gpt"] < errors["masked"]
 
@@ -684,6 +785,19 @@ def test_least_squares_that_cannot_be_done(change, message, as_found):
     change(masks)
     with as_found(model), pytest.raises(ValueError, match=re.escape(message)):
         pl.least_squares(model, lambda m, x: m[2](m[0](x)).sum(), [X], masks)
+
+
+def test_least_squares_that_fail_leave_other_layers_whole(as_found):
+    model = nn.Sequential(nn.Conv1d(2, 3, 3), nn.Flatten(), nn.Linear(12, 4))
+    masks = pl.select(pl.magnitude(model), 0.5)
+
+    def loss(model, batch):
+        model(batch)
+        raise RuntimeError("on purpose")
+
+    x = torch.randn(5, 2, 6)
+    with as_found(model), pytest.raises(RuntimeError, match="on purpose"):
+        pl.least_squares(model, loss, [x], masks)
 
 
 def test_inputs_without_an_inverse_change_nothing(as_found):
@@ -756,3 +870,168 @@ def test_inside_groups_ties_go_in_order(few, monkeypatch):
         expected = torch.ones(40, 7, dtype=torch.bool).scatter_(1, lowest, False)
         assert exact.keep_highest_inside(groups, count).equal(expected)
         assert exact.keep_highest_inside(groups.T.contiguous().T, count).equal(expected)
+
+
+# ---- where a weight's inputs lie ----
+
+TRANSPOSED = {
+    "1d": nn.ConvTranspose1d(8, 3, 5),
+    "2d": nn.ConvTranspose2d(4, 6, 2),
+    "3d": nn.ConvTranspose3d(8, 2, (1, 2, 3)),
+    "grouped": nn.ConvTranspose2d(8, 6, 3, groups=2),
+    "as many groups as outputs": nn.ConvTranspose1d(12, 3, 2, groups=3),
+    "square": nn.ConvTranspose1d(4, 4, 4),
+    "inside": nn.Sequential(nn.ConvTranspose1d(4, 2, 1), nn.Linear(8, 4), nn.ConvTranspose1d(4, 6, 3)),
+}  # fmt: skip
+each_transposed = pytest.mark.parametrize("model", TRANSPOSED.values(), ids=TRANSPOSED)
+
+
+def lowest_of_each_output(layer, scores, size, count):
+    """The mask by loops: of each output's inputs, in groups of `size`, `count` go (None: half)."""
+    mask, scores = torch.ones_like(scores, dtype=torch.bool), scores.tolist()
+    inside, outputs = layer.in_channels // layer.groups, layer.out_channels // layer.groups
+    for group, output in itertools.product(range(layer.groups), range(outputs)):
+        places = [*itertools.product(*map(range, mask.shape[2:]))]
+        inputs = range(group * inside, (group + 1) * inside)
+        if size:
+            units = [
+                [(i, output, *place) for i in inputs[start : start + size]]
+                for place in places
+                for start in range(0, inside, size)
+            ]
+        else:
+            units = [[(i, output, *place) for i in inputs for place in places]]
+        for unit in units:
+            values = [functools.reduce(lambda s, i: s[i], where, scores) for where in unit]
+            order = sorted(range(len(unit)), key=values.__getitem__)
+            for k in order[: len(unit) // 2 if count is None else count]:
+                mask[unit[k]] = False
+    return mask
+
+
+@each_transposed
+@pytest.mark.parametrize(
+    "grain, size, sparsity", [(pl.n_of_m(2, 4), 4, 0.5), (pl.n_of_m(3, 4), 4, 0.25), (pl.in_rows, 0, 0.5)],
+    ids=["2:4", "3:4", "rows"],
+)  # fmt: skip
+def test_units_inside_transposed_convolutions_run_along_their_inputs(model, grain, size, sparsity):
+    scores = pl.random(model)
+    layers = dict(model.named_modules())
+    one, half = pl.select(scores, sparsity, grain=grain), pl.random(model, seed=2)
+    for name, mask in one.items():
+        layer = layers[name.rpartition(".")[0]]
+        assert type(mask) is torch.Tensor and mask.shape == layer.weight.shape
+        assert mask.is_contiguous()
+        if isinstance(layer, nn.Linear):
+            assert mask.equal(pl.select({"": scores[name].clone()}, sparsity, grain=grain)[""])
+            continue
+        count = round(sparsity * size) if size else None
+        assert mask.equal(lowest_of_each_output(layer, scores[name], size, count))
+    # what is pruned stays pruned, in the same groups, whatever the masks' type
+    again = pl.select(half, sparsity, grain=grain, within=one)
+    assert all(mask.equal(again[name]) for name, mask in one.items())
+    # and all other grains see the tensor as it lies
+    for other in (pl.element, pl.row, pl.block(2, 1)):
+        found = pl.select(scores, 0.5, grain=other)
+        bare = {name: torch.tensor(score.tolist()) for name, score in scores.items()}
+        for name, mask in pl.select(bare, 0.5, grain=other).items():
+            assert mask.equal(found[name]) and type(found[name]) is torch.Tensor
+
+
+def up(groups=1):
+    torch.manual_seed(0)
+    return nn.Sequential(
+        *(nn.ConvTranspose1d(8, 4, 3, groups=groups, bias=False), nn.ReLU()),
+        nn.ConvTranspose1d(4, 2, 2),
+    )
+
+
+def square(model, batch):
+    return model(batch).square().mean()
+
+
+def moved(model, loss, batches):
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with pl.movement(model, optimizer) as scores:
+        loss(model, batches[0]).backward()
+        optimizer.step()
+    return scores
+
+
+CRITERIA = {
+    "magnitude": lambda m, *_: pl.magnitude(m),
+    "random": lambda m, *_: pl.random(m),
+    "gradient": pl.gradient,
+    "taylor": pl.taylor,
+    "taylor, abs": lambda *a: pl.taylor(*a, reading="abs"),
+    "snip": pl.snip,
+    "grasp": pl.grasp,
+    "fisher": pl.fisher,
+    "synflow": lambda m, loss, batches: pl.synflow(m, batches[0]),
+    "movement": moved,
+    "computed from others": lambda m, *_: {
+        n: torch.where(s > 0.1, -2 * s.exp(), s).half() for n, s in pl.magnitude(m).items()
+    },
+    "copied": lambda m, *_: copy.deepcopy(pl.random(m)),
+    "pickled": lambda m, *_: pickle.loads(pickle.dumps(pl.random(m))),
+    "plain name of a compiled one": lambda m, *_: pl.random(torch.compile(m), pl.prunable(m)),
+}
+
+
+@pytest.mark.parametrize("score", CRITERIA.values(), ids=CRITERIA)
+@pytest.mark.parametrize("groups", [1, 2])
+def test_scores_of_transposed_convolutions_know_their_inputs(score, groups):
+    model, batches = up(groups), [torch.randn(5, 8, 6)]
+    scores = score(model, square, batches)
+    masks = pl.select(scores, 0.5, grain=pl.n_of_m(2, 4))
+    for name, layer in (("0.weight", model[0]), ("2.weight", model[2])):
+        assert masks[name].equal(lowest_of_each_output(layer, scores[name], 4, 2))
+
+
+def own(model):
+    return {name: weight.detach().abs() for name, weight in pl.weights_of(model).items()}
+
+
+def test_scores_of_ones_own_are_told_where_a_model_is_at_hand():
+    model = up(2)
+    expected = pl.select(pl.magnitude(model), 0.5, grain=pl.n_of_m(2, 4))
+    seen = []
+    pl.scan(
+        model, lambda m: seen.append(pl.masks_of(m)) or 0.0, [0.5], scores=own(model), grain=pl.n_of_m(2, 4)
+    )  # fmt: skip
+    assert seen[1]["0.weight"].equal(expected["0.weight"])
+    assert seen[2]["2.weight"].equal(expected["2.weight"])
+    task = types.SimpleNamespace(build=lambda seed: up(2), train=lambda model, **_: None)
+    criterion = lambda task, model, seed: own(model)  # noqa: E731
+    for method in (
+        pl.prune_method(criterion, grain=pl.n_of_m(2, 4)),
+        pl.before_training(criterion, grain=pl.n_of_m(2, 4)),
+    ):
+        found = pl.masks_of(method(task, up(2), 0.5, 0))
+        assert all(mask.equal(expected[name]) for name, mask in found.items())
+
+
+def test_groups_do_not_reach_across_those_of_a_transposed_convolution():
+    model = nn.ConvTranspose1d(4, 4, 3, groups=2)  # two inputs for each output
+    with pytest.raises(ValueError, match=r"weight: m = 4 does not divide the input .*\(4, 2, 3\)"):
+        pl.select(pl.magnitude(model), 0.5, grain=pl.n_of_m(2, 4))
+    masks = pl.select(pl.magnitude(model), 0.5, grain=pl.n_of_m(1, 2))
+    assert masks["weight"].unflatten(0, (2, 2)).sum(1).eq(1).all()
+
+
+def test_what_is_no_longer_of_a_weights_shape_is_plain():
+    scores = pl.magnitude(nn.ConvTranspose1d(4, 4, 3, groups=2))["weight"]
+    assert (scores * 2).groups == (1 - scores).groups == scores.clone().groups == 2
+    scores += 1
+    assert scores.groups == torch.add(torch.ones(4, 2, 3), other=scores).groups == 2
+    for other in (scores.sum(), scores[0], scores.flatten(), scores.sort().values, scores.mT):
+        assert type(other) is torch.Tensor
+
+
+def test_channels_of_transposed_convolutions_are_pooled_as_before():
+    model = nn.Sequential(nn.Conv1d(2, 4, 1), nn.ConvTranspose1d(4, 4, 2), nn.Conv1d(4, 2, 1))
+    found = pl.coupled(model, torch.rand(1, 2, 5))
+    pooled = pl.pool(pl.magnitude(model), found)
+    weights = pl.weights_of(model, ["1.weight"])["1.weight"].detach()
+    assert {type(s) for s in pooled.values()} == {torch.Tensor}
+    assert pooled["1.weight"].equal(pl.pool({"1.weight": weights.abs()}, found)["1.weight"])

@@ -13,12 +13,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import pad
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .checks import some
-from .running import Samples, normal, size, take
+from .layout import as_held
+from .running import Samples, as_written, call, changed, normal, size, take, tensors_in
 from .state import untouched
 
 Loss = Callable[[nn.Module, Any], Tensor]
@@ -166,7 +168,7 @@ def each_input(
         for name, modules in owners.items():
             hook = partial(see, name)
             hooks += [m.register_forward_pre_hook(hook, with_kwargs=True) for m in modules]
-        with untouched(model), slow_attention(), torch.no_grad():
+        with untouched(model), as_written(model, loss), slow_attention(), torch.no_grad():
             for batch in batches:
                 loss(model, batch)
     finally:
@@ -222,6 +224,34 @@ def wide(tensor: Tensor) -> torch.dtype:
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
+def absolute_flow(model: nn.Module, weights: Weights, example) -> Named:
+    """|w·∂R/∂w| for R, the summed outputs of the model of absolute values, parameters and buffers, on
+    an example of ones, in evaluation mode and float64."""
+    inner = model.module if isinstance(model, nn.DataParallel) else model
+    tensors = {**dict(inner.named_parameters()), **dict(inner.named_buffers())}
+
+    def absolute(t: Tensor) -> Tensor:
+        return t.detach().double().abs() if t.is_floating_point() else t
+
+    def one(t: Tensor) -> Tensor:
+        return torch.ones_like(t, dtype=torch.float64) if t.is_floating_point() else t
+
+    with torch.inference_mode(False), untouched(model), as_written(model), torch.enable_grad():
+        absolutes = {name: absolute(t) for name, t in tensors.items()}
+        at = {id(t): absolutes[n] for n, t in tensors.items()}  # a tied weight has one name here
+        leaves = [at[id(weight)].requires_grad_(True) for weight in weights.values()]
+
+        def run(*args, **kwargs):
+            return functional_call(inner, absolutes, args, kwargs)
+
+        model.eval()
+        outputs = tensors_in(call(run, changed(one, normal(example))))
+        total = sum(t.sum() for t in outputs if t.is_floating_point())
+        gradients = torch.autograd.grad(total, leaves, materialize_grads=True)
+        products = [(g * w.detach()).abs() for g, w in zip(gradients, leaves, strict=True)]
+        return as_held(model, weights, dict(zip(weights, products, strict=True)))
+
+
 class _Watched:
     """A loss that remembers whether any of its values had a gradient."""
 
@@ -243,7 +273,8 @@ def _mean(
     samples: Samples | None,
 ) -> Named:
     """The sums over all batches divided by the number of samples."""
-    with torch.inference_mode(False), untouched(model), torch.enable_grad():
+    eager = as_written(model, loss.loss)
+    with eager, torch.inference_mode(False), untouched(model), torch.enable_grad():
         totals = {n: torch.zeros_like(w, dtype=wide(w)) for n, w in weights.items()}
         count = 0
         for weight in weights.values():
@@ -261,7 +292,7 @@ def _mean(
                 "the loss has no gradient: it was computed under no_grad, was detached, or does not "
                 "depend on the model"
             )
-        return {name: total / count for name, total in totals.items()}
+        return as_held(model, weights, {name: total / count for name, total in totals.items()})
 
 
 def _grad(value: Tensor, weights: Weights, create_graph: bool = False) -> Named:

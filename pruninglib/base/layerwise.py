@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .gradients import Loss, Weights, each_input, owners_of, second_moments, slow_attention, wide
+from .running import as_written
 from .state import untouched
 
 Random = tuple[Tensor, Tensor | None]
@@ -59,7 +60,7 @@ def layer_by_layer(
             raise ValueError(f"the inputs of {name} have no inverse: raise damping") from None
         weights[name].data.copy_(solved[name])
 
-    with untouched(model), slow_attention(), torch.no_grad():
+    with untouched(model), as_written(model, loss), slow_attention(), torch.no_grad():
         if again == set(order):
             for name in order:
                 change(name, second_moments(model, {name: weights[name]}, loss, batches))

@@ -27,14 +27,25 @@ def call(model: nn.Module, example) -> Any:
 
 
 @contextlib.contextmanager
-def as_written(model: nn.Module):
-    """Inside the block what torch.compile made of a model, or of parts of it, runs uncompiled.
+def as_written(*things: nn.Module | Callable):
+    """Inside the block what torch.compile made of models, of parts of them, or of functions that run
+    them is run uncompiled; without arguments, of whatever runs.
 
-    Compiled code calls neither the hooks of modules nor autograd functions of single operations.
+    Compiled code may call no hooks of modules that came later, has no autograd functions of single
+    operations, and can't be differentiated twice.
     """
-    compiled = [m for m in model.modules() if hasattr(m, "_orig_mod") or m._compiled_call_impl]
-    with torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext():
+    eager = not things or any(map(_compiled, things))
+    with torch.compiler.set_stance("force_eager") if eager else contextlib.nullcontext():
         yield
+
+
+def _compiled(thing: nn.Module | Callable) -> bool:
+    if isinstance(thing, nn.Module):
+        modules = [*thing.modules()]
+        return any(m._compiled_call_impl for m in modules) or any(
+            _compiled(m.forward) for m in modules
+        )
+    return hasattr(thing, "_torchdynamo_orig_callable")
 
 
 def outputs_of(model: nn.Module, example) -> list[Any]:

@@ -9,6 +9,8 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from ..base.running import as_written
+
 
 @dataclass
 class TrainingCost:
@@ -35,7 +37,8 @@ def training_cost() -> Iterator[TrainingCost]:
         that skip zeros could at best come down to.
 
     All forward passes count, those of scores and evaluations too; a gradient of a gradient
-    (`grasp`) counts as one. Products outside such layers (attention) are left out.
+    (`grasp`) counts as one. Products outside such layers (attention) are left out. What
+    torch.compile made runs uncompiled inside the block, where each layer is seen.
     """
     cost = TrainingCost()
 
@@ -58,7 +61,8 @@ def training_cost() -> Iterator[TrainingCost]:
         register_optimizer_step_post_hook(see_step),
     ]
     try:
-        yield cost
+        with as_written():
+            yield cost
     finally:
         for hook in hooks:
             hook.remove()

@@ -22,6 +22,7 @@ from torch import nn
 from tqdm import tqdm
 
 from ..base.checks import check_sparsity
+from ..base.layout import as_held
 from ..prune.budgets import Budget, global_budget
 from ..prune.criteria import Scores, magnitude, random
 from ..prune.grains import Grain, element
@@ -67,7 +68,7 @@ def prune_method(
     def method(task, model: nn.Module, sparsity: float, seed: int) -> nn.Module:
         due, masks = schedule(sparsity), None
         for step in range(1, steps + 1):
-            scores = criterion(task, model, seed)
+            scores = _scores(criterion, task, model, seed)
             masks = select(scores, due(step / steps), grain=grain, budget=budget, within=masks)
             apply(model, masks)
             if epochs:
@@ -75,6 +76,12 @@ def prune_method(
         return model
 
     return method
+
+
+def _scores(criterion: Criterion, task, model: nn.Module, seed: int) -> Scores:
+    """Those of a criterion that says nothing of how transposed convolutions hold their weights, too."""
+    scores = criterion(task, model, seed)
+    return as_held(model, weights_of(model, list(scores)), scores)
 
 
 def before_training(
@@ -94,7 +101,7 @@ def before_training(
     def method(task, model: nn.Module, sparsity: float, seed: int) -> nn.Module:
         untrained, due, masks = task.build(seed), iterative(sparsity, steps), None
         for step in range(1, steps + 1):
-            scores = criterion(task, untrained, seed)
+            scores = _scores(criterion, task, untrained, seed)
             masks = select(scores, due(step / steps), grain=grain, budget=budget, within=masks)
             apply(untrained, masks)
         if change is not None:

@@ -2,6 +2,7 @@
 
 A criterion is a function of a model that returns a dict from parameter name to a tensor of
 that parameter's shape. To add one, write such a function here; nothing else has to know it.
+`as_held` lets the scores of a transposed convolution say which dimension its inputs lie along.
 
     w    a weight                        g    the gradient of the loss with respect to w
     E    the mean over the samples       g_i  the gradient of sample i's loss alone
@@ -18,12 +19,20 @@ from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from ..base.exact import absolute
-from ..base.gradients import Loss, each_input, mean_gradients, over_samples, plain_linear, wide
-from ..base.running import Samples, call, changed, normal, tensors_in
-from ..base.state import trainer, untouched
+from ..base.gradients import (
+    Loss,
+    absolute_flow,
+    each_input,
+    mean_gradients,
+    over_samples,
+    plain_linear,
+    wide,
+)
+from ..base.layout import as_held
+from ..base.running import Samples
+from ..base.state import trainer
 from .weights import prunable, weights_of
 
 Scores = dict[str, Tensor]
@@ -33,7 +42,8 @@ Size = Samples | None  # None: the length of a batch's tensors
 
 def magnitude(model: nn.Module, names: Names = None) -> Scores:
     """|w|: what is small is pruned first (Han et al., NeurIPS 2015)."""
-    return {name: absolute(weight) for name, weight in weights_of(model, names).items()}
+    weights = weights_of(model, names)
+    return as_held(model, weights, {name: absolute(weight) for name, weight in weights.items()})
 
 
 def random(model: nn.Module, names: Names = None, seed: int = 0) -> Scores:
@@ -44,10 +54,9 @@ def random(model: nn.Module, names: Names = None, seed: int = 0) -> Scores:
     """
     # mixed, for `torch.manual_seed(seed)` may have drawn the weights: the same numbers, then
     generator = torch.Generator().manual_seed(seed ^ 0x9E3779B9)
-    return {
-        name: torch.rand(weight.shape, generator=generator).to(weight.device)
-        for name, weight in weights_of(model, names).items()
-    }
+    weights = weights_of(model, names)
+    noise = {n: torch.rand(w.shape, generator=generator).to(w.device) for n, w in weights.items()}
+    return as_held(model, weights, noise)
 
 
 def gradient(
@@ -144,29 +153,7 @@ def synflow(model: nn.Module, example, names: Names = None) -> Scores:
     example: what the model is called with; integers (tokens) are used as they are. Of several outputs
     all are summed. Scores are float64.
     """
-
-    def one(t: Tensor) -> Tensor:
-        return torch.ones_like(t, dtype=torch.float64) if t.is_floating_point() else t
-
-    weights = weights_of(model, names)
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    with torch.inference_mode(False), untouched(model), torch.enable_grad():
-        absolute = {
-            n: t.detach().double().abs() if t.is_floating_point() else t for n, t in tensors.items()
-        }
-        at = {id(t): absolute[n] for n, t in tensors.items()}  # a tied weight has one name here
-        leaves = [at[id(weight)].requires_grad_(True) for weight in weights.values()]
-
-        def run(*args, **kwargs):
-            return functional_call(model, absolute, args, kwargs)
-
-        model.eval()
-        outputs = tensors_in(call(run, changed(one, normal(example))))
-        total = sum(t.sum() for t in outputs if t.is_floating_point())
-        gradients = torch.autograd.grad(total, leaves, materialize_grads=True)
-        return {
-            n: (g * w.detach()).abs() for n, g, w in zip(weights, gradients, leaves, strict=True)
-        }
+    return absolute_flow(model, weights_of(model, names), example)
 
 
 def fisher(
@@ -214,13 +201,14 @@ def movement(
             ...  # fine-tune
 
     A closure counts each time that the optimizer calls it. The scores grow in place and are whole
-    when the block ends (Sanh et al., NeurIPS 2020, where
-    weights are pruned meanwhile; for that, select from the scores so far). They have both signs.
-    Raises ValueError if the optimizer trains none of the weights.
+    when the block ends (Sanh et al., NeurIPS 2020, where weights are pruned meanwhile; for that,
+    select from the scores so far). They have both signs. Raises ValueError if the optimizer trains
+    none of the weights.
     """
     weights = weights_of(model, names)
     optimizer = trainer(optimizer, weights.values())
     scores = {n: torch.zeros_like(w, dtype=wide(w)).detach() for n, w in weights.items()}
+    scores = as_held(model, weights, scores)
 
     def add() -> None:
         trained = {id(p) for group in optimizer.param_groups for p in group["params"]}

@@ -11,6 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..base.layout import outputs_first
+
 
 def _norm(units: Tensor) -> Tensor:
     if (units < 0).any():
@@ -33,7 +35,8 @@ class Grain:
     `merge`: a bool per unit, and the shape -> a mask of that shape.
     `pooling`: how the scores of a unit's weights become one: "mean", "sum" or "l2" (of none below 0).
     `pruned`: for grains that rank the members of each unit against each other, and not the
-        units: (members, sparsity) -> how many members of every unit to prune."""
+        units: (members, sparsity) -> how many members of every unit to prune. They are given the
+        scores of transposed convolutions, as criteria of this library make them, outputs first."""
 
     name: str
     split: Callable[[Tensor], Tensor]
@@ -43,10 +46,17 @@ class Grain:
 
     def pool(self, scores: Tensor) -> Tensor:
         """What is ranked: one score per unit, or per member of each unit."""
-        units = self.split(scores)
+        units = self.split(outputs_first(scores) if self.pruned else scores)
         if units.dim() == 1 or self.pruned:
             return units
         return POOLINGS[self.pooling](units.double())  # half precision would change the ranking
+
+    def mask(self, kept: Tensor, scores: Tensor) -> Tensor:
+        """The mask that decisions about what `pool` made of the scores come to."""
+        if not self.pruned:
+            return self.merge(kept, scores.shape)
+        merged = self.merge(kept, outputs_first(scores).shape)
+        return outputs_first(merged, like=scores).contiguous()
 
     def pooled(self, pooling: str) -> "Grain":
         """The same grain with another pooling."""
@@ -75,7 +85,7 @@ element = Grain("element", lambda scores: scores.flatten(), lambda kept, shape: 
 row = Grain("row", _rows, _whole_rows)
 
 # The same slice under its name for convolutions: one filter, which makes one output channel.
-# (ConvTranspose stores input channels first, so there it is an input channel.)
+# (ConvTranspose holds input channels first, so there it is an input channel.)
 channel = Grain("channel", _rows, _whole_rows)
 
 # Single weights, ranked only against those into the same output neuron, as Wanda does: round
@@ -107,12 +117,12 @@ def block(rows: int, columns: int) -> Grain:
 
 
 def n_of_m(n: int, m: int) -> Grain:
-    """n weights kept in every group of m neighbours along the input, dimension 1.
+    """n weights kept in every group of m neighbours along the input.
 
     2 of 4 is what sparse tensor cores take (Mishra et al., arXiv 2104.08378, 2021). It goes with
     one sparsity only, 1 - n/m. In a convolution the m neighbours are input channels at the same
-    place of the filter. Leave ConvTranspose out: it has its outputs in dimension 1. Raises
-    ValueError on selection if m does not divide dimension 1.
+    place of the filter, whichever dimension they lie in. Raises ValueError on selection if m does
+    not divide their number.
     """
     if not 0 < n < m:
         raise ValueError(f"n is {n} and m is {m}, but 0 < n < m must hold")

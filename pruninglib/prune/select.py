@@ -28,7 +28,8 @@ def select(
 ) -> Masks:
     """Masks that prune the units with the lowest scores. True means kept.
 
-    scores: name -> tensor, higher = keep. Taken as they are: a score of -5 goes before a 1.
+    scores: name -> tensor, higher = keep. Taken as they are: a score of -5 goes before a 1. Those
+        of transposed convolutions, from criteria here or computed from them, know their inputs.
     sparsity: fraction of units to prune, in [0, 1], always of the original units, so that
         0.5 after 0.5 is still 0.5.
     grain: what a unit is. `pruninglib.sparsity` says what fraction of the *weights* it came to.
@@ -56,7 +57,7 @@ def select(
         }
     else:
         kept = _ranked(scores, pooled, sparsity, budget)
-    masks = {name: grain.merge(kept[name], score.shape) for name, score in scores.items()}
+    masks = {name: grain.mask(kept[name], score) for name, score in scores.items()}
     if within is not None:  # a unit that stays may have lost single weights before
         masks = {name: mask & within[name].to(mask.device) for name, mask in masks.items()}
     return masks

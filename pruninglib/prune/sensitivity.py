@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from torch import nn
 
 from ..base.checks import check_sparsity
+from ..base.layout import as_held
 from ..base.state import State
 from .criteria import Scores, magnitude
 from .grains import Grain, element
@@ -38,7 +39,8 @@ def scan(
     for sparsity in sparsities:
         check_sparsity(sparsity)
     scores = magnitude(model) if scores is None else scores
-    names = list(weights_of(model, list(scores)))
+    weights = weights_of(model, list(scores))
+    scores = as_held(model, weights, scores)
     state = State(model)  # one for the whole scan: taking it costs as much as a copy
 
     def measure(masks: Masks | None = None) -> float:
@@ -50,8 +52,8 @@ def scan(
             state.restore()
 
     dense = measure()
-    result = {name: {0.0: dense} for name in names}
-    for name in names:
+    result = {name: {0.0: dense} for name in weights}
+    for name in weights:
         for sparsity in sparsities:
             masks = select({name: scores[name]}, sparsity, grain=grain)
             result[name][sparsity] = measure(masks)
