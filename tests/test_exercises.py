@@ -356,6 +356,7 @@ MISTAKES = {
         "rows of 8": (lambda t: 36 * int(t.any(dim=1).sum()), "the answer is"),
         "sums of rows": (lambda t: (4 * t.shape[1] + 4) * int((t.sum(dim=1) != 0).sum()), "add up"),
         "positive rows": (lambda t: (4 * t.shape[1] + 4) * int((t > 0).any(dim=1).sum()), "below zero"),
+        "first values": (lambda t: (4 * t.shape[1] + 4) * int((t[:, 0] != 0).sum()), "begin with zero"),
     },
     "prune_dimensions": {
         "each table its own": (
