@@ -520,6 +520,13 @@ MISTAKES = {
         "hard-coded": (lambda d, p: [0, 1, 2], "majority turned"),
         "hard-coded by size": (lambda d, p: {7: [0, 1, 2], 2: [0, 1], 4: []}[d.shape[1]], "compute the positions"),
         "descending": (lambda d, p: exercises.exemplars_of.solve(d, p).flip(0), "ascending"),
+        "a set": (lambda d, p: {*exercises.exemplars_of.solve(d, p).tolist()}, "no order"),
+        "0.59 before": (
+            lambda d, p: ((d.float().mean(0) > 0.59) & (p.float().mean(0) < 0.5)).nonzero(), "Four of seven",
+        ),
+        "0.42 after": (
+            lambda d, p: ((d.float().mean(0) > 0.5) & (p.float().mean(0) < 0.42)).nonzero(), "Four of seven",
+        ),
     },
     "may_go_out": {
         "inverted": (lambda *a: not exercises.may_go_out.solve(*a), "wrong way round"),
@@ -587,6 +594,12 @@ MISTAKES = {
         ),
         "strictly below in all": (
             lambda d, p, s, a, b: exercises.may_go_out.solve(d, p, s, a - 1e-3, b), "All lose 25 points",
+        ),
+        "beyond the whole's": (
+            lambda d, p, s, a, b: exercises.may_go_out.solve(
+                d, p, s, a, b + max(0.0, (d.float().mean() - p.float().mean()).item())
+            ),
+            "beyond the whole",
         ),
         "small slices skipped": (
             lambda d, p, s, a, b: exercises.may_go_out.solve(d, p, {n: m for n, m in s.items() if m.sum() >= 5}, a, b),

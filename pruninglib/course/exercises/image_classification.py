@@ -130,7 +130,10 @@ def _judge_exemplars(answer) -> str | None:
         [[0, 0, 0, 0, 1, 0, 1], [0, 1, 0, 0, 1, 0, 0], [1, 0, 0, 0, 1, 1, 0], [0, 0, 0, 1, 0, 0, 1]]
     )
     dense, pruned = dense.bool(), pruned.bool()  # image 5: a tie of the dense; 6: of the pruned
-    got = _positions(answer(dense, pruned))
+    given = answer(dense, pruned)
+    if isinstance(given, (set, frozenset)):
+        return "A set has no order: return the positions as a tensor or a list, in ascending order."
+    got = _positions(given)
     if got is None or len(got) == dense.shape[1]:
         return "Return the positions of the images, not a value for each: `nonzero()` finds them."
     if 3 in got:
@@ -160,6 +163,9 @@ def _judge_exemplars(answer) -> str | None:
         return "Where pruned and dense are right on the same images there is no exemplar: none to return."
     if _positions(answer(~dense, dense)) != [3]:
         return "With other networks other images are exemplars: compute the positions from what is given."
+    seven = torch.arange(7)[:, None]
+    if _positions(answer(seven < torch.tensor([4, 3, 4]), seven < torch.tensor([3, 3, 4]))) != [0]:
+        return "Four of seven is a majority, three of seven is none: the threshold is one half."
     return None
 
 
@@ -225,6 +231,8 @@ def _judge_release(answer) -> str | None:
          "Others may gain what a slice loses: compare its accuracy before and after, in the slice."),
         (half, less, {"all": ones}, 0.05, 0.05, True,
          "From 50 to 46 % is a loss of 4 points, the difference, and 5 are allowed. It isn't 8 %."),
+        (ones, pruned, {"first": ~images(100, *range(3), *range(50, 72))}, 0.05, 0.1, False,
+         "The slice loses 12 points where 10 are allowed: all that it loses, not what it loses beyond the whole."),
     ]  # fmt: skip
     for *arguments, want, message in cases:
         got = answer(*arguments)
