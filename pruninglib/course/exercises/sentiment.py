@@ -100,6 +100,11 @@ def _judge_heads(answer) -> str | None:
                 f"{case}the shapes are right, but the outputs differ from those of the same layer "
                 f"masked. Head h owns the {each} rows from {each}·h on, and the same columns of the output."
             )
+        stays = state["key.bias"].view(heads, -1)[keep].flatten()
+        if not torch.allclose(got["key.bias"].sort()[0], stays.sort()[0]):  # softmax cancels it
+            return (
+                f"{case}key.bias has the right shape and the wrong values: each head keeps its own."
+            )
     return None
 
 
