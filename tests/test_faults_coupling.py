@@ -259,6 +259,8 @@ DRAWN = {
     "channels dropped": lambda h: F.dropout2d(h, 0.5),
     "in place": lambda h: h * torch.empty_like(h).bernoulli_(0.5),
     "not of channels": lambda h: h + torch.randn(1),
+    "dropout as on a GPU": lambda h: torch.native_dropout(h, 0.5, True)[0],
+    "an integer": lambda h: h * torch.randint(2, 9, ()),
 }
 
 
@@ -343,6 +345,17 @@ def test_half_precision_hides_no_difference(dtype):
     masks = {"one.weight": (torch.arange(8) > 0)[:, None].expand(8, 12)}
     with pytest.warns(UserWarning, match="stay as zeros"):
         assert pl.shrink(model, masks, x).one.out_features == 8
+
+
+def test_what_code_makes_without_a_dtype_is_made_in_double_precision():
+    """Else the model would run in float32 alone, where so small a difference is let pass."""
+    model = Net(
+        lambda self, x: self.two(
+            (h := self.one(x)) @ torch.eye(h.shape[-1]) + 2e-3 * h.mean(-1, keepdim=True)
+        ),
+        **{"one": nn.Linear(12, 8), "two": nn.Linear(8, 3)},
+    )
+    assert not pl.coupled(model, TOKENS)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -796,3 +809,50 @@ def test_what_was_seen_is_not_written_into_later():
     assert [one.name for one in seen] == ["0", ""]
     assert seen[0].values.tolist() == [-1, -1] and seen[1].values.tolist() == [0, 0]
     assert not model[0]._forward_hooks
+
+
+# ---- which of many are wrong ----
+
+
+def wrong_of(bad, names, monkeypatch):
+    """What is found where each of these sets goes wrong as a whole, and how often it was tried."""
+    tried = []
+
+    def difference(self, names):
+        tried.append(names)
+        return next((f"{sorted(one)}" for one in bad if one <= {*names}), "")
+
+    monkeypatch.setattr(trial._Trials, "difference", difference)
+    return trial.wrong(nn.Linear(1, 1), {}, dict.fromkeys(names), A), tried
+
+
+def test_what_is_right_alone_may_be_wrong_together(monkeypatch):
+    found, _ = wrong_of([{"a", "b"}], "ab", monkeypatch)
+    assert found == {"b": "right alone, but with a: ['a', 'b']"}
+    # one that is wrong alone hides two that are wrong together
+    found, _ = wrong_of([{"a"}, {"b", "c"}], "abcd", monkeypatch)
+    assert found.keys() == {"a", "c", "d"} or found.keys() == {"a", "d", "c"}
+    assert found["a"] == "['a']" and "but with b" in found["c"]
+
+
+def test_few_trials_find_one_of_many(monkeypatch):
+    names = [f"{i}" for i in range(64)]
+    found, tried = wrong_of([{"37"}], names, monkeypatch)
+    assert (
+        found == {"37": "['37']"} and len(tried) == 14
+    )  # two of each of six halves, and both ends
+    found, tried = wrong_of([], names, monkeypatch)
+    assert not found and len(tried) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_model_that_writes_into_its_example(dtype):
+    model = Net(
+        lambda self, x: self.two(self.one(x.mul_(2)).relu()),
+        **{"one": nn.Linear(12, 8), "two": nn.Linear(8, 3)},
+    ).to(dtype)
+    x = TOKENS.to(dtype, copy=True)
+    groups = pl.coupled(model, x)
+    assert groups["one.weight"].units == 8 and x.equal(TOKENS.to(dtype))
+    masks = pl.spread({"one.weight": torch.arange(8) > 3}, groups)
+    assert pl.shrink(model, masks, x).one.out_features == 4 and x.equal(TOKENS.to(dtype))
