@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
 import pruninglib as pl
+from pruninglib.base import trial
 from pruninglib.base.state import copied
 from pruninglib.measure.ledger import peak_allocation
 
@@ -258,6 +259,8 @@ DRAWN = {
     "channels dropped": lambda h: F.dropout2d(h, 0.5),
     "in place": lambda h: h * torch.empty_like(h).bernoulli_(0.5),
     "not of channels": lambda h: h + torch.randn(1),
+    "dropout as on a GPU": lambda h: torch.native_dropout(h, 0.5, True)[0],
+    "an integer": lambda h: h * torch.randint(2, 9, ()),
 }
 
 
@@ -342,6 +345,17 @@ def test_half_precision_hides_no_difference(dtype):
     masks = {"one.weight": (torch.arange(8) > 0)[:, None].expand(8, 12)}
     with pytest.warns(UserWarning, match="stay as zeros"):
         assert pl.shrink(model, masks, x).one.out_features == 8
+
+
+def test_what_code_makes_without_a_dtype_is_made_in_double_precision():
+    """Else the model would run in float32 alone, where so small a difference is let pass."""
+    model = Net(
+        lambda self, x: self.two(
+            (h := self.one(x)) @ torch.eye(h.shape[-1]) + 2e-3 * h.mean(-1, keepdim=True)
+        ),
+        **{"one": nn.Linear(12, 8), "two": nn.Linear(8, 3)},
+    )
+    assert not pl.coupled(model, TOKENS)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -693,3 +707,152 @@ def test_the_units_tried_lie_in_no_order(units):
     if units % 2 == 0 and units > 2:
         model.run = lambda self, x: self.two(self.one(x).unflatten(-1, (2, -1)).mT.flatten(-2))
         assert not pl.coupled(model, TOKENS)
+
+
+# ---- how outputs are compared ----
+
+INF, NAN = float("inf"), float("nan")
+
+
+def noted(name, *values, shape=None, dtype=torch.float64):
+    values = torch.tensor(values, dtype=dtype)
+    return trial._Seen(name, torch.Size(shape or values.shape), values)
+
+
+DIFFERENT = {
+    "another layer": (noted("a", 1), noted("b", 1), "a runs where b did"),
+    "more than before": (noted("a", 1), noted("", 1), "a runs where nothing did"),
+    "outputs of another shape": (noted("", 1), noted("", 1, 2), r"outputs are \(1,\), not \(2,\)"),
+    "other integers": (noted("a", 1, dtype=torch.int64), noted("a", 2, dtype=torch.int64), "int64"),
+    "NaN": (noted("", 1, NAN), noted("", 1, 2), "at other places"),
+    "no NaN": (noted("", 1, 2), noted("", 1, NAN), "at other places"),
+    "no infinity": (noted("", 1, 2), noted("", 1, INF), "at other places"),
+    "no minus infinity": (noted("", 1, 2), noted("", 1, -INF), "at other places"),
+    "the other infinity": (noted("", 1, -INF), noted("", 1, INF), "at other places"),
+    "the second of two": (
+        noted("a", 1, 2),
+        noted("a", 1, 3),
+        "what a gives, up to 3, differs by 1",
+    ),
+    "less": (noted("a", 1, 3), noted("a", 1, 4), "what a gives, up to 4, differs by 1"),
+    "beside infinity": (noted("", 1, INF), noted("", 2, INF), "up to 2, differs by 1"),
+    "a little": (noted("", 1 + 2e-6), noted("", 1), "differs by 2e-06"),
+    "a little of something negative": (noted("", -1 - 2e-6), noted("", -1), "differs by 2e-06"),
+}
+ALIKE = {
+    "a layer of another shape": (noted("a", 1, 2), noted("a", 1, 2, 3)),
+    "the same integers": (noted("a", 5, dtype=torch.int64), noted("a", 5, dtype=torch.int64)),
+    "the same places": (noted("", NAN, INF, -INF, 1), noted("", NAN, INF, -INF, 1)),
+    "nothing finite": (noted("", NAN), noted("", NAN)),
+    "nothing": (noted(""), noted("")),
+    "by rounding": (noted("", 1 + 5e-7), noted("", 1)),
+    "by rounding of something negative": (noted("", -1 - 5e-7, 0), noted("", -1, 0)),
+    "by rounding in half precision": (
+        noted("", 1.01, dtype=torch.bfloat16), noted("", 1, dtype=torch.bfloat16)
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("one, other, message", DIFFERENT.values(), ids=DIFFERENT)
+def test_what_is_different(one, other, message):
+    with pytest.raises(trial._DifferenceError, match=message):
+        trial._Watch([other]).compare(one, other)
+
+
+@pytest.mark.parametrize("one, other", ALIKE.values(), ids=ALIKE)
+def test_what_is_alike(one, other):
+    trial._Watch([other]).compare(one, other)
+
+
+def test_what_is_the_rest_of_large_values_may_differ_as_those_do():
+    one, other = noted("", 1e-3 + 1e-8), noted("", 1e-3)
+    with pytest.raises(trial._DifferenceError):
+        trial._Watch([other]).compare(one, other)
+    trial._Watch([noted("a", -1e6), other]).compare(one, other)
+
+
+class Gives(nn.Module):
+    def __init__(self, *given):
+        super().__init__()
+        self.given = given
+
+    def forward(self, x):
+        return self.given
+
+
+A, B = torch.ones(2), torch.ones(2) * 2
+
+
+@pytest.mark.parametrize(
+    "before, after, message",
+    [
+        ((A, B), (A,), "the model gives fewer outputs"),
+        ((A,), (A, B), "the model runs where nothing did"),
+        ((A, B), (B, A), "differs by 1"),
+        ((A * (1 + 1j),), (A * (1 + 2j),), "differs by 1"),
+        ((torch.zeros(250_000),), (torch.arange(250_000) == 1,), "differs|bool|other"),
+    ],
+)
+def test_outputs_one_after_the_other(before, after, message):
+    after = tuple(t.to(one.dtype) for t, one in zip(after, (*before, B), strict=False))
+    expected = trial._Watch().run(Gives(*before), A)
+    trial._Watch(expected).run(Gives(*before), A)
+    with pytest.raises(trial._DifferenceError, match=message):
+        trial._Watch(expected).run(Gives(*after), A)
+
+
+def test_what_was_seen_is_not_written_into_later():
+    model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU(inplace=True))
+    with torch.no_grad():
+        model[0].weight.copy_(-torch.eye(2))
+        seen = trial._Watch().run(model, A[None])
+    assert [one.name for one in seen] == ["0", ""]
+    assert seen[0].values.tolist() == [-1, -1] and seen[1].values.tolist() == [0, 0]
+    assert not model[0]._forward_hooks
+
+
+# ---- which of many are wrong ----
+
+
+def wrong_of(bad, names, monkeypatch):
+    """What is found where each of these sets goes wrong as a whole, and how often it was tried."""
+    tried = []
+
+    def difference(self, names):
+        tried.append(names)
+        return next((f"{sorted(one)}" for one in bad if one <= {*names}), "")
+
+    monkeypatch.setattr(trial._Trials, "difference", difference)
+    return trial.wrong(nn.Linear(1, 1), {}, dict.fromkeys(names), A), tried
+
+
+def test_what_is_right_alone_may_be_wrong_together(monkeypatch):
+    found, _ = wrong_of([{"a", "b"}], "ab", monkeypatch)
+    assert found == {"b": "right alone, but with a: ['a', 'b']"}
+    # one that is wrong alone hides two that are wrong together
+    found, _ = wrong_of([{"a"}, {"b", "c"}], "abcd", monkeypatch)
+    assert found.keys() == {"a", "c", "d"} or found.keys() == {"a", "d", "c"}
+    assert found["a"] == "['a']" and "but with b" in found["c"]
+
+
+def test_few_trials_find_one_of_many(monkeypatch):
+    names = [f"{i}" for i in range(64)]
+    found, tried = wrong_of([{"37"}], names, monkeypatch)
+    assert (
+        found == {"37": "['37']"} and len(tried) == 14
+    )  # two of each of six halves, and both ends
+    found, tried = wrong_of([], names, monkeypatch)
+    assert not found and len(tried) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_model_that_writes_into_its_example(dtype):
+    model = Net(
+        lambda self, x: self.two(self.one(x.mul_(2)).relu()),
+        **{"one": nn.Linear(12, 8), "two": nn.Linear(8, 3)},
+    ).to(dtype)
+    x = TOKENS.to(dtype, copy=True)
+    groups = pl.coupled(model, x)
+    assert groups["one.weight"].units == 8 and x.equal(TOKENS.to(dtype))
+    masks = pl.spread({"one.weight": torch.arange(8) > 3}, groups)
+    assert pl.shrink(model, masks, x).one.out_features == 4 and x.equal(TOKENS.to(dtype))

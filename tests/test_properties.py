@@ -309,7 +309,12 @@ def test_some_units_are_taken_and_some_are_left(units):
     kept = trial._some_kept({"g": group})["g"]
     assert 0 < kept.sum() < units and len(kept) == units
     assert kept.equal(trial._some_kept({"g": group})["g"])
-    for order in trial._orders(units):
+    orders = [*trial._orders(units)]
+    for size in (d for d in range(2, units) if units % d == 0):
+        shuffled = torch.arange(units).view(-1, size).t().flatten()
+        assert any(order.equal(shuffled) for order in orders)
+    assert any(order.equal(torch.arange(units).flip(0)) for order in orders)
+    for order in orders:
         assert order.sort().values.equal(torch.arange(units))
         assert not order.equal(torch.arange(units))
         assert units < 6 or not kept[order].equal(kept)
