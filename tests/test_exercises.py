@@ -88,6 +88,10 @@ def share(model, spared, sparsity):
     return sparsity * sum(sizes.values()) / (sum(sizes.values()) - sizes[spared])
 
 
+def lost_in(dense, pruned, part):
+    return (dense[part].float().mean() - pruned[part].float().mean()).item()
+
+
 def pruned_but(model, spared, images, sparsity, score=torch.abs, budget=pl.global_budget):
     weights = pl.weights_of(model)
     scores = {name: score(w.detach()) for name, w in weights.items() if name != spared}
@@ -599,7 +603,13 @@ MISTAKES = {
             lambda d, p, s, a, b: exercises.may_go_out.solve(
                 d, p, s, a, b + max(0.0, (d.float().mean() - p.float().mean()).item())
             ),
-            "beyond the whole",
+            "beyond the others",
+        ),
+        "beyond the rest's": (
+            lambda d, p, s, a, b: exercises.may_go_out.solve(d, p, {}, a, b) and all(
+                lost_in(d, p, m) - (lost_in(d, p, ~m) if (~m).any() else 0) <= b + 1e-6 for m in s.values() if m.any()
+            ),
+            "",
         ),
         "small slices skipped": (
             lambda d, p, s, a, b: exercises.may_go_out.solve(d, p, {n: m for n, m in s.items() if m.sum() >= 5}, a, b),
