@@ -376,7 +376,7 @@ def chains(draw):
     return model.eval()
 
 
-@settings(max_examples=25)
+@settings(max_examples=40)
 @given(chains(), seeds)
 def test_what_is_removed_is_what_is_masked_in_any_chain(model, seed):
     x = torch.rand(2, 3, 5)
@@ -390,6 +390,10 @@ def test_what_is_removed_is_what_is_masked_in_any_chain(model, seed):
         assert name in group.makes and name not in group.reads
         marks = {n: u for n, u in (*group.makes.items(), *group.reads.items())}
         assert {int(m.max()) for m in marks.values()} <= {*range(group.units)}
+        for n, mask in group.masks(keep).items():
+            roles = [role[n] for role in (group.makes, group.reads) if n in role]
+            gone = [(units >= 0) & ~keep[units] for units in roles]
+            assert mask.equal(~torch.stack(gone).any(0))
         scores = {n: torch.rand(u.shape, generator=generator) for n, u in group.makes.items()}
         for pooling in ("mean", "sum", "l2"):
             expected = []
@@ -403,6 +407,11 @@ def test_what_is_removed_is_what_is_masked_in_any_chain(model, seed):
     assert not {*groups} & {*groups.left_out} and groups.left_out.keys() <= prunable
     made_here = {n for g in groups.values() for n in g.makes}
     assert prunable <= made_here | groups.left_out.keys(), "each is in a group, or said why not"
+    if not any(getattr(layer, "groups", 1) == 2 for layer in model.layers):
+        assert {*groups.left_out.values()} <= {
+            "its channels are outputs of the model",
+            "it has a single unit",
+        }
     if not groups:
         return
     masks = pl.spread(kept, groups)
