@@ -361,6 +361,14 @@ MISTAKES = {
         "sums of rows": (lambda t: (4 * t.shape[1] + 4) * int((t.sum(dim=1) != 0).sum()), "add up"),
         "positive rows": (lambda t: (4 * t.shape[1] + 4) * int((t > 0).any(dim=1).sum()), "below zero"),
         "first values": (lambda t: (4 * t.shape[1] + 4) * int((t[:, 0] != 0).sum()), "begin with zero"),
+        "first two values": (
+            lambda t: (4 * t.shape[1] + 4) * int(t[:, :2].any(dim=1).sum()),
+            "begin with zero",
+        ),
+        "first half": (
+            lambda t: (4 * t.shape[1] + 4) * int(t[:, : t.shape[1] // 2].any(dim=1).sum()),
+            "begin with zero",
+        ),
     },
     "prune_dimensions": {
         "each table its own": (

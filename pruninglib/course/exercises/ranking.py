@@ -72,7 +72,8 @@ def ndcg_of_one(scores: Tensor, item: int, k: int) -> float:
 def _judge_row_bytes(answer) -> str | None:
     first = example(50, 8)
     first[::5] = 0  # 10 rows without anything
-    first[1, 3] = first[2, 0] = 0  # and zeros in rows that stay, one of them at its beginning
+    first[1, 3:5] = first[2, 0] = 0  # and zeros in rows that stay, one of them at its beginning
+    first[3] = torch.eye(8)[7]  # and a row with nothing but its last value
     cancels = torch.tensor([[1.0, -1.0, 0.0], [0.0, 0.0, 0.0], [-2.0, 0.0, 0.0], [-3.0, 1.0, 2.0]])
     for table in (first, cancels, example(7, 5), torch.zeros(4, 6)):
         got, (rows, columns) = _number(answer(table.clone())), table.shape
@@ -80,9 +81,11 @@ def _judge_row_bytes(answer) -> str | None:
         want = left * columns * 4 + left * 4
         if got == want:
             continue
-        begin = int((table[:, 0] != 0).sum()) * (columns * 4 + 4)
-        mistakes = {
-            begin: "A row may begin with zero and be kept: it is empty if *each* of its values is zero.",
+        begins = [int(table[:, :n].any(dim=1).sum()) * (columns * 4 + 4) for n in range(1, columns)]
+        looked = (
+            "A row may begin with zero and be kept: it is empty if *each* of its values is zero."
+        )
+        mistakes = dict.fromkeys(begins, looked) | {
             rows * columns * 4: "That is the dense size: rows without anything need not be stored.",
             left * columns * 4: "Which rows are the ones you kept? Store the number of each, 4 bytes.",
             left * columns * 4 + rows * 4: "Rows that are gone need no number: 4 bytes for each row that is kept.",
