@@ -247,3 +247,7 @@ def test_the_committed_table_is_of_this_lesson_and_green(name):
     assert (rows[["code path", "busy"]] == "held").all(axis=None)
     assert (rows["z"].isna() == (rows["bound"] == "exact")).all()
     assert (rows["z"].dropna() >= sturdy.LEAST_Z).all() and rows["green"].all()
+
+
+def test_a_margin_is_not_rounded_up_to_what_is_asked_for():
+    assert sturdy._spread([0.0, 2.0], least=1 - 3.99 * math.sqrt(2), most=math.inf)["z"] == 3.9

@@ -184,7 +184,8 @@ def _spread(values: Sequence[float], least: float, most: float) -> dict[str, flo
     mean, sd = float(np.mean(values)), float(np.std(values, ddof=1))
     distance = min(mean - least, most - mean)
     z = distance / sd if sd else math.copysign(math.inf, distance)
-    return {"mean": float(f"{mean:.4g}"), "sd": float(f"{sd:.3g}"), "z": round(z, 1)}
+    z = float(np.floor(10 * z) / 10)  # never rounded up to what is asked for
+    return {"mean": float(f"{mean:.4g}"), "sd": float(f"{sd:.3g}"), "z": z}
 
 
 def write(tables: Sequence[pd.DataFrame], path: Path = TABLE) -> pd.DataFrame:
