@@ -33,8 +33,8 @@ SPLITS = {
 FREQUENCIES = (4, 14, 20, 8, 3, 28, 2, 10, 6, 5)
 RARE = 4  # of 100 objects, or fewer
 SIZES = (7, 8, 9, 12, 13, 14, 20, 22, 24)  # pixels: three small ones, three medium, three large
-CONTRASTS = (28, 32, 48, 56, 64, 80)  # levels of grey; the texture lies in 80..175
-FAINT = 32  # levels of grey, or fewer
+CONTRASTS = (32, 40, 48, 64, 80, 96)  # levels of grey; the texture lies in 104..151
+FAINT = 40  # levels of grey, or fewer
 OVERLAPPED = 0.1  # hidden by others, or more
 NEAR, CROWDED = 4, 3  # pixels between two boxes, or fewer; others that are near, or more
 MOST = 8  # objects in a still scene
@@ -105,7 +105,7 @@ class Scenes:
         """name -> bool (objects,), in the order of `wanted.nonzero()`: who may be hurt unequally.
 
         Each is small, medium or large: drawn in 7 to 9, 12 to 14, 20 to 24 pixels. Faint: at most
-        32 levels of grey from the texture. Overlapped: others hide a tenth or more. Rare class: at
+        40 levels of grey from the texture. Overlapped: others hide a tenth or more. Rare class: at
         most 4 of 100 objects are of it. Crowded: three others or more are near.
         """
         size = self.sizes
@@ -178,7 +178,7 @@ class Source:
 
 @lru_cache
 def textures(split: str) -> list[np.ndarray]:
-    """The split's strips of both photographs, each int16 (427, 80) in 80..175.
+    """The split's strips of both photographs, each int16 (427, 80) in 104..151.
 
     Only brightness is decoded, as JPEG stores it: in colours decoders need not agree.
     """
@@ -186,7 +186,7 @@ def textures(split: str) -> list[np.ndarray]:
     for path in load_sample_images().filenames:
         with Image.open(path) as photograph:
             photograph.draft("L", None)
-            texture = 80 + 3 * np.asarray(photograph).astype(np.int16) // 8
+            texture = 104 + 3 * np.asarray(photograph).astype(np.int16) // 16
         for strip in SPLITS[split][1][Path(path).stem]:
             strips.append(texture[:, STRIP * strip : STRIP * (strip + 1)])
     return strips

@@ -25,8 +25,11 @@ class Task:
     epochs, optimizer, batch_size: the training that the dense model gets; optimizer(parameters)
         makes a new optimizer.
     outcomes(model, split): bool (samples,), whether each sample came out right; the mean of them
-        is the primary metric. What a damage report is made from.
+        is the primary metric, but where several objects are sought in each sample (`detection`).
+        What a damage report is made from.
     slices: by split, name -> bool (samples,): the parts of it that may be hurt unequally.
+    all_of_train(): the training split that dense networks get (`pretrained`), where the one in
+        `splits` is a part of it, enough for fine-tuning.
     cooling: whether the learning rate falls along half a cosine in every training, from the
         optimizer's to zero.
     """
@@ -43,6 +46,7 @@ class Task:
     outcomes: Callable[[nn.Module, str], Tensor] | None = None
     slices: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     cooling: bool = False
+    all_of_train: Callable[[], tuple[Tensor, ...]] | None = None
 
     def batches(self, split: str, size: int | None = None, seed: int | None = None) -> Batches:
         """A split in batches of `size` samples; shuffled if a seed is given."""

@@ -1,0 +1,79 @@
+"""Dense networks that take longer to train than a lesson has: shipped, or trained once and kept."""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import nn
+
+from ..base.files import read_tensors, write_tensors
+from .datasets import HERE, data_home
+from .task import Task
+
+SHIPPED = HERE / "models"
+PACKAGES = ("torch", "torchvision", "numpy", "pillow", "scikit-learn")
+
+
+def pretrained(task: Task, seed: int, width: float = 1.0) -> nn.Module:
+    """A network trained by the task's recipe on all of its training data.
+
+    Read from the course's `data/models` if it is shipped there; else from `models` in the data
+    folder (`PRUNINGLIB_DATA`, `data/cache`); else trained, with a progress bar, and kept there.
+    """
+    model, name = task.build(seed, width), file_of(task, seed, width)
+    kept = data_home() / "models" / name
+    path = SHIPPED / name if (SHIPPED / name).exists() else kept
+    if not path.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_pretrained(task, seed, width, kept)
+    model.load_state_dict(read_tensors(path)[0])
+    return model.eval()
+
+
+def file_of(task: Task, seed: int, width: float = 1.0) -> str:
+    """The file's name: it holds all that the recipe sets, so another recipe is another file."""
+    optimizer = task.optimizer([nn.Parameter(torch.zeros(1))])
+    recipe = [task.epochs, task.batch_size, task.cooling, optimizer.defaults]
+    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:8]
+    return f"{task.name}-{width:g}-{seed}-{digest}.safetensors"
+
+
+def write_pretrained(task: Task, seed: int, width: float, path: Path) -> dict:
+    """Train a network and write it to a safetensors file, with its record as metadata.
+
+    Returns the record: task, width, seed, parameters, versions, date, seconds, and its metrics on
+    valid and test.
+    """
+    if task.all_of_train is not None:
+        task = replace(task, splits=task.splits | {"train": task.all_of_train()})
+    model, start = task.build(seed, width), time.perf_counter()
+    task.train(model, seed=seed, progress=True)
+    record = {
+        "task": task.name,
+        "width": width,
+        "seed": seed,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "date": date.today().isoformat(),
+        "seconds": round(time.perf_counter() - start),
+        **{package: version(package) for package in PACKAGES},
+        **{f"{name}, {split}": round(value, 4) for split in ("valid", "test")
+           for name, value in task.metrics(model, split).items()},
+    }  # fmt: skip
+    write_tensors(model.state_dict(), path, {"record": json.dumps(record)})
+    return record
+
+
+def records(paths: Iterable[Path]) -> pd.DataFrame:
+    """The records of files of networks, a row each; columns file, bytes and those of the record."""
+    rows = []
+    for path in sorted(paths):
+        record = json.loads(read_tensors(path)[1]["record"])
+        rows.append({"file": path.name, "bytes": path.stat().st_size} | record)
+    return pd.DataFrame(rows)
