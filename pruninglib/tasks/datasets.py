@@ -5,12 +5,17 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from xml.etree import ElementTree
 from zipfile import ZipFile
 
+import numpy as np
 import pandas as pd
 import requests
 import torch
+from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
@@ -28,6 +33,11 @@ ARCHIVES = {  # folder: address of the archive in it, md5 that its publisher sta
         "31a303aabbc519bd33d025e44d6c2570",
     ),
 }
+BLOOD_CELLS = (  # its folder BCCD, and the checksum of what is in it
+    "https://github.com/Shenggan/BCCD_Dataset/archive/refs/heads/master.zip",
+    "866ea2f4804ad700c9b658bc76962fdb",
+)
+CELLS = ("RBC", "WBC", "Platelets")
 # Left by a conversion that took windows-1252 for latin-1: ‘ – —
 QUOTE_AND_DASHES = {code: bytes([code]).decode("cp1252") for code in (0x91, 0x96, 0x97)}
 TIMEOUT = 30  # seconds without an answer
@@ -44,6 +54,7 @@ def available() -> dict[str, bool]:
     return {
         "FashionMNIST": all((data_home() / FASHION_MNIST / f).exists() for f in files),
         **{name: _archive(name).exists() for name in ARCHIVES},
+        "bccd": _blood_cells().exists(),
     }
 
 
@@ -137,6 +148,44 @@ def movielens() -> pd.DataFrame:
     return ratings.set_axis(["user", "item", "rating", "time"], axis="columns")
 
 
+def blood_cells() -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+    """BCCD (Shenggan and Cheng): 364 photographs of stained blood with a box around each cell.
+
+    By the published split, "train", "valid" and "test": images uint8 (205, 87 or 72, 3, 120, 160),
+    each pixel the mean of 16 published ones; classes int64 (n, 30): 0 a red cell, 1 a white one, 2 a
+    platelet, -1 none; boxes float32 (n, 30, 4), x0, y0, x1, y1 in these pixels. Two boxes without area
+    are left out. The folder is looked for in the data folder, downloaded if it is missing, verified.
+    """
+    folder, parts = fetch_folder(BLOOD_CELLS[0], _blood_cells(), BLOOD_CELLS[1]), {}
+    for split, published in (("train", "train"), ("valid", "val"), ("test", "test")):
+        names = (folder / "ImageSets" / "Main" / f"{published}.txt").read_text().split()
+        images = []
+        for name in names:
+            with Image.open(folder / "JPEGImages" / f"{name}.jpg") as photograph:
+                images.append(np.asarray(photograph.reduce(4)))
+        classes, boxes = torch.full((len(names), 30), -1), torch.zeros(len(names), 30, 4)
+        for row, name in enumerate(names):
+            cells = _cells(folder / "Annotations" / f"{name}.xml")
+            for place, (kind, box) in enumerate(cells):
+                classes[row, place], boxes[row, place] = CELLS.index(kind), torch.tensor(box) / 4
+        parts[split] = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2), classes, boxes
+    return parts
+
+
+def _cells(path: Path) -> list[tuple[str, list[float]]]:
+    """Class and box of each cell in a file of annotations, but of those without area."""
+    cells = []
+    for cell in ElementTree.parse(path).getroot().iter("object"):
+        box = [float(cell.findtext(f"bndbox/{end}")) for end in ("xmin", "ymin", "xmax", "ymax")]
+        if box[0] < box[2] and box[1] < box[3]:
+            cells.append((cell.findtext("name"), box))
+    return cells
+
+
+def _blood_cells() -> Path:
+    return data_home() / "bccd" / "BCCD"
+
+
 def _archive(name: str) -> Path:
     return data_home() / name / ARCHIVES[name][0].rpartition("/")[2]
 
@@ -153,35 +202,67 @@ def fetch(url: str, path: Path, md5: str) -> Path:
     A download shows its progress and appears under its name only when it is whole and its
     checksum right. Raises ValueError for a wrong checksum, OSError if it can't be downloaded.
     """
-    import pooch  # here, for it warns in notebooks without widgets, and few ever download
-
-    by_hand = f"put the file of {url} at {path} by hand"
     if not path.exists():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-                part = Path(folder) / path.name
-                pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT)(url, str(part), None)
-                _verify(part, md5, f"the download of {path.name} is not the published file")
-                os.replace(part, path)
-        except requests.RequestException as error:
-            reason = type(error).__name__
-            raise OSError(f"{path.name} could not be downloaded ({reason}): {by_hand}") from error
-        except OSError as error:  # no permission, a read-only disk, a full one, a file in the way
-            raise OSError(
-                f"{path.name} is missing and {path.parent} can't be written ({error.strerror}): "
-                f"{by_hand}, or set PRUNINGLIB_DATA to a folder that can"
-            ) from error
+        with _downloaded(url, path) as part:
+            _verify(_md5(part), md5, f"the download of {path.name} is not the published file")
+            os.replace(part, path)
         return path
-    _verify(path, md5, f"{path} is not the published file: delete it to download it again")
+    _verify(_md5(path), md5, f"{path} is not the published file: delete it to download it again")
     return path
 
 
-def _verify(path: Path, md5: str, problem: str) -> None:
-    with open(path, "rb") as file:
-        found = hashlib.file_digest(file, "md5").hexdigest()
+def fetch_folder(url: str, path: Path, md5: str) -> Path:
+    """The same for a folder of that name inside an archive whose own checksum does not last.
+
+    md5: of the names and contents of its files (`_content`).
+    """
+    if not path.exists():
+        with _downloaded(url, path) as part, ZipFile(part) as archive:
+            archive.extractall(part.parent)
+            (found,) = part.parent.glob(f"*/{path.name}")
+            _verify(_content(found), md5, f"{path.name} of {url} is not the published folder")
+            os.replace(found, path)
+        return path
+    _verify(_content(path), md5, f"{path} is not the published folder: delete it to have it again")
+    return path
+
+
+@contextmanager
+def _downloaded(url: str, path: Path) -> Iterator[Path]:
+    """A download, in a folder beside `path` that is gone afterwards."""
+    import pooch  # here, for it warns in notebooks without widgets, and few ever download
+
+    by_hand = f"put the {'file' if path.suffix else 'folder'} of {url} at {path} by hand"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            part = Path(folder) / path.name
+            pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT)(url, str(part), None)
+            yield part
+    except requests.RequestException as error:
+        reason = type(error).__name__
+        raise OSError(f"{path.name} could not be downloaded ({reason}): {by_hand}") from error
+    except OSError as error:  # no permission, a read-only disk, a full one, a file in the way
+        raise OSError(
+            f"{path.name} is missing and {path.parent} can't be written ({error.strerror}): "
+            f"{by_hand}, or set PRUNINGLIB_DATA to a folder that can"
+        ) from error
+
+
+def _verify(found: str, md5: str, problem: str) -> None:
     if found != md5:
         raise ValueError(f"{problem} (md5 is {found}, published {md5})")
+
+
+def _md5(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def _content(folder: Path) -> str:
+    """One checksum of all files in a folder: of the lines "md5  path", as md5sum prints them."""
+    files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    return hashlib.md5("".join(f"{_md5(folder / f)}  {f}\n" for f in files).encode()).hexdigest()
 
 
 def split(

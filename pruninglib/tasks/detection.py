@@ -5,6 +5,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, l1_loss, logsigmoid, max_pool2d
+from torchvision.ops import box_iou
 
 from ..measure.boxes import (
     Detections,
@@ -15,40 +16,49 @@ from ..measure.boxes import (
     precision_recall,
 )
 from ..measure.training import evaluating
+from . import datasets
 from .scenes import Scenes, scenes
 from .task import Task
 
 STRIDE = 4  # pixels between two places at which the network looks for the middle of an object
 USUAL = 12  # pixels, the length of a box's side for which the network says 0
-ALL = 20_000  # scenes for dense networks
-MOST = 30  # detections in a picture
+ALL = 20_000  # drawn scenes for dense networks
 Batch = tuple[Tensor, Tensor, Tensor]  # images, classes, boxes
-SMALL = {"bundled": 3.5}  # times that boxes are enlarged before COCO's 32² and 96² are asked
 
 
 def detection(data: str = "bundled", pictures: int = 2000) -> Task:
     """Find all objects of a picture (lesson 08).
 
     data: "bundled", scenes of handwritten digits (`scenes`) of 64×64 pixels and ten classes, 500
-        valid, 1,000 test.
-    pictures: how many to train with: enough for fine-tuning. Drawn scenes are cheap, so dense
+        valid, 1,000 test; or "full", photographs of blood cells of 160×120 pixels and three
+        classes (205 train, each also mirrored; 87 valid, 72 test).
+    pictures: how many drawn scenes to train with: enough for fine-tuning. They are cheap, so dense
         networks (`pretrained`) get 20,000 of them, of which these are the first.
 
     A split holds images, uint8 (n, channels, height, width), and the objects in them as
-    `measure.boxes` has them. A network returns a dict: `middle`, float32 (n, classes, height / 4,
-    width / 4), logits of an object's middle being there, and `box`, (n, 4, ...), where in the cell
-    it is and how large its box is. `outcomes` and `slices` are of objects, in the order of
-    `(classes >= 0).nonzero()`: found or not at the threshold that valid chooses.
+    `measure.boxes` has them. A network returns a dict of logits and numbers for each place of a
+    grid of a quarter of the size: `middle`, float32 (n, 1, height / 4, width / 4), whether the
+    middle of an object lies there; `kind`, (n, classes, ...); and `box`, (n, 4, ...). `outcomes`
+    and `slices` are of objects, in the order of `(classes >= 0).nonzero()`: found or not at the
+    threshold that valid chooses.
     """
-    if data != "bundled":
-        raise ValueError(f"data is {data!r}, but must be 'bundled'")
-    counts = {"train": pictures, "valid": 500, "test": 1000}
-    drawn = {split: scenes(split, number) for split, number in counts.items()}
-    splits = {split: as_tensors(known) for split, known in drawn.items()}
+    if data == "bundled":
+        counts = {"train": pictures, "valid": 500, "test": 1000}
+        drawn = {split: scenes(split, number) for split, number in counts.items()}
+        splits = {split: as_tensors(known) for split, known in drawn.items()}
+        slices = {split: drawn[split].slices() for split in ("valid", "test")}
+        channels, kinds, most, scale, epochs, lr = 1, 10, 30, 3.5, 6, 4e-3
+    elif data == "full":
+        splits = datasets.blood_cells()
+        slices = {split: cells_of(*splits[split]) for split in ("valid", "test")}
+        splits["train"] = mirrored(*splits["train"])
+        channels, kinds, most, scale, epochs, lr = 3, 3, 90, 2.0, 15, 4e-3
+    else:
+        raise ValueError(f"data is {data!r}, but must be 'bundled' or 'full'")
 
     def found_and_matched(network: nn.Module, split: str) -> tuple[Detections, Matches]:
         images, classes, boxes = splits[split]
-        found = detect(network, images)
+        found = detect(network, images, most)
         return found, match(found, classes, boxes)
 
     def threshold(network: nn.Module) -> float:
@@ -61,7 +71,7 @@ def detection(data: str = "bundled", pictures: int = 2000) -> Task:
         least = threshold(network)
         precision, recall = precision_recall(found, matches, classes, least)
         counts = (found.scores >= least).sum(dim=1) - (classes >= 0).sum(dim=1)
-        return average_precision(found, classes, boxes, SMALL[data]) | {
+        return average_precision(found, classes, boxes, scale) | {
             "precision": precision,
             "recall": recall,
             "count error": float(counts.abs().float().mean()),
@@ -75,17 +85,17 @@ def detection(data: str = "bundled", pictures: int = 2000) -> Task:
     return Task(
         name=f"detection-{data}",
         splits=splits,
-        build=partial(build, 1, 10),
+        build=partial(build, channels, kinds),
         loss=loss,
         metrics=metrics,
         primary="mAP",
-        epochs=6,
-        optimizer=partial(torch.optim.AdamW, lr=3e-3, weight_decay=1e-2),
+        epochs=epochs,
+        optimizer=partial(torch.optim.AdamW, lr=lr, weight_decay=1e-2),
         batch_size=32,
         outcomes=outcomes,
-        slices={split: drawn[split].slices() for split in ("valid", "test")},
+        slices=slices,
         cooling=True,
-        all_of_train=lambda: as_tensors(scenes("train", ALL)),
+        all_of_train=(lambda: as_tensors(scenes("train", ALL))) if data == "bundled" else None,
     )
 
 
@@ -93,6 +103,28 @@ def as_tensors(known: Scenes) -> Batch:
     """Images, and the classes and boxes of the objects that are asked for, -1 and 0 for others."""
     classes = known.classes.where(known.wanted, -1)
     return known.images, classes, known.boxes.float().where(known.wanted.unsqueeze(2), 0)
+
+
+def mirrored(images: Tensor, classes: Tensor, boxes: Tensor) -> Batch:
+    """The pictures as they are, turned left to right, upside down, and both."""
+    height, width = images.shape[2:]
+    x0, y0, x1, y1 = boxes.unbind(2)
+    across = [(images, x0, x1), (images.flip(3), width - x1, width - x0)]
+    turned = [(i, x, y0, y, y1) for i, x, y in across]
+    turned += [(i.flip(2), x, height - y1, y, height - y0) for i, x, y in across]
+    boxes = torch.cat([torch.stack(ends, dim=2) for _, *ends in turned])
+    there = classes.repeat(4, 1)
+    return torch.cat([i for i, *_ in turned]), there, boxes.where(there.unsqueeze(2) >= 0, 0)
+
+
+def cells_of(images: Tensor, classes: Tensor, boxes: Tensor) -> dict[str, Tensor]:
+    """Slices of the cells: their class, at the border or not, and crowded (IoU with another)."""
+    there, (height, width) = classes >= 0, images.shape[2:]
+    kind, x0, y0, x1, y1 = classes[there], *boxes[there].unbind(1)
+    slices = {name: kind == i for i, name in enumerate(datasets.CELLS)}
+    border = (x0 < 1) | (y0 < 1) | (x1 > width - 1) | (y1 > height - 1)
+    overlap = torch.stack([box_iou(b, b) for b in boxes]) - torch.eye(boxes.shape[1])
+    return slices | {"at the border": border, "overlapped": overlap.nan_to_num().amax(2)[there] >= 0.1}
 
 
 def build(channels: int, classes: int, seed: int, width: float = 1.0) -> "Detector":
@@ -183,7 +215,7 @@ def bell(at: Tensor, spread: Tensor, length: int) -> Tensor:
 
 
 @torch.no_grad()
-def detect(model: nn.Module, images: Tensor, most: int = MOST) -> Detections:
+def detect(model: nn.Module, images: Tensor, most: int) -> Detections:
     """The `most` surest objects in each picture, of which a few may be there.
 
     A middle counts where no neighbour of its class is surer; so nothing is found twice, and no
