@@ -56,18 +56,23 @@ def tied(model, one, other, key="weight"):
     return model
 
 
-def attention(count=3, fused=False, outer=(), **numbers):
+def inner(count=3, fused=False, last="o", **numbers):
     """So many heads, a number or a function of the module that has these numbers as attributes."""
 
     def run(self, x):
         heads = count if isinstance(count, int) else count(self)
         q, k, v = (f(x).view(2, 5, heads, -1).transpose(1, 2) for f in (self.q, self.k, self.v))
         mixed = F.scaled_dot_product_attention(q, k, v) if fused else (q @ k.mT).softmax(-1) @ v
-        return self.o(mixed.transpose(1, 2).flatten(2))
+        mixed = mixed.transpose(1, 2).flatten(2)
+        return self.o(mixed) if last else mixed
 
-    inner = Net(run, **layers(dict.fromkeys("qkvo", (12, 12))))
-    vars(inner).update(numbers)
-    model = nn.Sequential(inner, nn.Linear(12, 3))
+    model = Net(run, **layers(dict.fromkeys(f"qkv{last or ''}", (12, 12))))
+    vars(model).update(numbers)
+    return model
+
+
+def attention(*options, outer=(), **numbers):
+    model = nn.Sequential(inner(*options, **numbers), nn.Linear(12, 3))
     vars(model).update(outer)
     return model
 
@@ -78,13 +83,13 @@ def no_heads(why):
 
 def thrice(self, x):
     one, other = self.hidden(x).split([4, 4], 1)
-    return self.out(torch.cat([self.a(x), one * 2, other * 3, one * 4], 1))
+    return self.out(torch.cat([self.a(x), self.b(x), one * 2, other * 3, one * 4], 1))
 
 
 def unseen(self, x):
     with torch.no_grad():
         h = self.a(x)
-    return self.out(self.hidden(x)) + self.b(h)
+    return self.out(self.hidden(x)) + self.b(h), h
 
 
 CASES = {
@@ -106,8 +111,8 @@ CASES = {
         hidden(lambda self, x: self.out(self.hidden(x).relu()) * self.index[:3], index=nn.Parameter(torch.arange(8), requires_grad=False)),
         ROWS, {"hidden.weight": 8}, {},
     ),
-    "a complex gate for all": (
-        hidden(lambda self, x: self.out((self.hidden(x) * self.gate).real), gate=nn.Parameter(torch.ones(1, dtype=torch.complex64))),
+    "complex numbers, frozen": (
+        Net(lambda self, x: self.out(self.hidden(x + 0j).abs()), hidden=nn.Linear(5, 8, dtype=torch.complex64), out=nn.Linear(8, 3)).requires_grad_(False),
         ROWS, {"hidden.weight": 8}, {},
     ),
     # ---- what is joined, reshaped, repeated or split ----
@@ -128,12 +133,16 @@ CASES = {
         ROWS, {}, {"hidden.weight": "its channels are repeated"},
     ),
     "split beside what goes on": (
-        Net(thrice, hidden=nn.Linear(5, 8), a=nn.Linear(5, 4), out=nn.Linear(16, 3)),
-        ROWS, {}, {"hidden.weight": SPLIT, "a.weight": "how its channels are reshaped or joined can't be followed (IndexError: list index out of range)"},
+        tied(Net(lambda self, x: thrice(self, x) + self.c(x).sum(), hidden=nn.Linear(5, 8), a=nn.Linear(5, 4), b=nn.Linear(5, 4), c=nn.Linear(5, 4), out=nn.Linear(20, 3)), "b", "c"),
+        ROWS, {}, {"hidden.weight": SPLIT, "a.weight": "how its channels are reshaped or joined can't be followed (IndexError: list index out of range)", "b.weight": "b.weight is tied: it has several names", "c.weight": ENDS},
     ),
     "a mean of several channels": (
         words(lambda self, x: self.out(self.hidden(x).view(2, 5, 3, 4).mean(2)), 4),
         TOKENS, {}, {"hidden.weight": "its code fails after hidden (RuntimeError: shape '[2, 5, 3, 4]' is invalid for input of size 90)"},
+    ),
+    "means of neighbours": (
+        hidden(lambda self, x: self.out(F.avg_pool1d(self.hidden(x)[:, None], 2, 1).squeeze(1)), 7),
+        ROWS, {}, {"hidden.weight": "out has 7 channels, and not what reaches it"},
     ),
     # ---- what acts on channels together ----
     "a parameter of no layer": (hidden(lambda self, x: self.out(self.hidden(x) + self.shift), shift=nn.Parameter(torch.rand(8))), ROWS, {}, {"hidden.weight": "a parameter that belongs to no such layer meets its channels"}),
@@ -201,6 +210,10 @@ CASES = {
     "fused": (attention(lambda self: self.heads, True, heads=3), TOKENS, {"0.q.weight": 3, "0.o.weight": 12}, {"1.weight": ENDS}),
     "heads and their size": (attention(lambda self: self.heads, heads=3, head_dim=4), TOKENS, {"0.q.weight": 3, "0.o.weight": 12}, {"1.weight": ENDS}),
     "heads twice": (attention(lambda self: self.n_heads, heads=3, n_heads=3), TOKENS, {"0.q.weight": 3, "0.o.weight": 12}, {"1.weight": ENDS}),
+    "heads, and the last layer outside": (
+        Net(lambda self, x: self.out(self.o(self.attend(x))), attend=inner(lambda self: self.heads, last=None, heads=3), o=nn.Linear(12, 12), out=nn.Linear(12, 3)),
+        TOKENS, {"attend.q.weight": 3, "o.weight": 12}, {},
+    ),
     "heads are not told": (attention(), TOKENS, *no_heads(UNTOLD)),
     "fused heads are not told": (attention(fused=True), TOKENS, *no_heads(UNTOLD)),
     "heads share keys": (attention(num_heads=3, num_key_value_heads=1), TOKENS, *no_heads("attention heads share keys")),
@@ -269,8 +282,9 @@ def test_scores_of_what_belongs_to_another_group_are_not_pooled():
     assert pl.pool(scores, groups, "l2")["a.weight"].tolist() == [30**0.5] * 2  # 27 + 1 + 1 + 1
     with pytest.raises(ValueError, match=r"some of norm\.weight are negative"):
         pl.pool({"norm.weight": -torch.ones(6)}, groups, "l2")
-    with pytest.raises(ValueError, match=re.escape("have shape (3, 2), but must be (6,)")):
-        pl.pool({"norm.weight": torch.ones(3, 2)}, groups)
+    for shape in [(3, 2), (6, 2)]:
+        with pytest.raises(ValueError, match=re.escape(f"have shape {shape}, but must be (6,)")):
+            pl.pool({"norm.weight": torch.ones(shape)}, groups)
 
 
 def test_a_group_goes_by_the_first_of_the_weights_that_are_asked_for():
@@ -294,6 +308,11 @@ def test_errors_of_the_model_come_as_they_are():
 
     with pytest.raises(KeyError, match="the model's own"):
         pl.coupled(hidden(run), ROWS)
+
+
+def test_a_model_of_a_single_layer_that_is_computed():
+    with pytest.raises(ValueError, match="ParametrizedLinear has nothing to prune"):
+        pl.coupled(parametrizations.weight_norm(nn.Linear(5, 3)), ROWS)
 
 
 def test_errors_of_torch_pruning_are_told_as_such(monkeypatch):
@@ -469,10 +488,10 @@ def test_groups_given_wrong():
 
 
 def test_outputs_of_as_many_values_in_another_shape():
-    run = lambda self, x: self.out(self.hidden(x)).view(
-        *(2, 6) if len(self.out.weight.T) == 8 else (6, 2)
-    )  # noqa: E731
-    assert tried(given(), lambda self, x: run(self, x)) == "outputs are (6, 2), not (2, 6)"
+    def run(self, x):
+        return self.out(self.hidden(x)).view(*(2, 6) if len(self.hidden.weight) == 8 else (6, 2))
+
+    assert tried(given(), run) == "outputs are (6, 2), not (2, 6)"
 
 
 def test_layers_of_as_many_values_in_another_shape_are_left_alone():
