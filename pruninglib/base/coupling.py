@@ -468,4 +468,4 @@ def _parts(name: str, module: nn.Module, out: bool, units: Tensor) -> Iterator[P
         if b.shape == units.shape:
             yield Part(key, "holds", 0, b.shape, units)
     for key in SIZES & vars(module).keys():
-        yield Part(f"{name}.{key}".lstrip("."), "holds", 0, units.shape, units)
+        yield Part(f"{name}.{key}", "holds", 0, units.shape, units)
