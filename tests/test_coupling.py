@@ -323,7 +323,10 @@ def test_errors_of_the_model_come_as_they_are():
 
 
 def test_a_model_of_a_single_layer_that_is_computed():
-    with pytest.raises(ValueError, match="ParametrizedLinear has nothing to prune"):
+    with pytest.raises(
+        ValueError,
+        match="ParametrizedLinear has nothing to prune: none of its modules, but what is left",
+    ):
         pl.coupled(parametrizations.weight_norm(nn.Linear(5, 3)), ROWS)
 
 
