@@ -110,7 +110,10 @@ def test_a_tied_weight_is_excluded_by_any_of_its_names(exclude):
         (["0.weigth"], "0.weigth excludes nothing from Sequential: mistyped?"),
         (["0.*", nn.Conv2d], "Conv2d excludes nothing from Sequential"),
         (["0.bias"], "0.bias excludes nothing"),
-        (["*"], "Sequential has nothing to prune"),
+        (
+            ["*"],
+            "Sequential has nothing to prune: none of its modules, but what is left out, is a Linear",
+        ),
     ],
 )
 def test_exclusions_that_leave_nothing_or_everything(exclude, message, model):

@@ -736,6 +736,11 @@ DIFFERENT = {
     ),
     "less": (noted("a", 1, 3), noted("a", 1, 4), "what a gives, up to 4, differs by 1"),
     "beside infinity": (noted("", 1, INF), noted("", 2, INF), "up to 2, differs by 1"),
+    "a little in single precision": (
+        noted("", 1.0004, dtype=torch.float32),
+        noted("", 1, dtype=torch.float32),
+        "differs by 0.0004",
+    ),
     "a little": (noted("", 1 + 2e-6), noted("", 1), "differs by 2e-06"),
     "a little of something negative": (noted("", -1 - 2e-6), noted("", -1), "differs by 2e-06"),
 }
@@ -750,6 +755,10 @@ ALIKE = {
     "by rounding in half precision": (
         noted("", 1.01, dtype=torch.bfloat16), noted("", 1, dtype=torch.bfloat16)
     ),
+    "by rounding in single precision": (
+        noted("", 1.0002, dtype=torch.float32), noted("", 1, dtype=torch.float32)
+    ),
+    "by rounding of something large": (noted("", 1000.0005), noted("", 1000)),
 }  # fmt: skip
 
 
@@ -768,7 +777,8 @@ def test_what_is_the_rest_of_large_values_may_differ_as_those_do():
     one, other = noted("", 1e-3 + 1e-8), noted("", 1e-3)
     with pytest.raises(trial._DifferenceError):
         trial._Watch([other]).compare(one, other)
-    trial._Watch([noted("a", -1e6), other]).compare(one, other)
+    for large in [noted("a", -1e6), other], [other, noted("a", -1e6)]:
+        trial._Watch(large).compare(one, other)
 
 
 class Gives(nn.Module):

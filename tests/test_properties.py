@@ -311,8 +311,9 @@ def test_some_units_are_taken_and_some_are_left(units):
     assert kept.equal(trial._some_kept({"g": group})["g"])
     orders = [*trial._orders(units)]
     for size in (d for d in range(2, units) if units % d == 0):
-        shuffled = torch.arange(units).view(-1, size).t().flatten()
-        assert any(order.equal(shuffled) for order in orders)
+        blocks = torch.arange(units).view(-1, size)
+        for shuffled in (blocks.t(), blocks.flip(0), blocks.flip(1)):
+            assert any(order.equal(shuffled.flatten()) for order in orders)
     assert any(order.equal(torch.arange(units).flip(0)) for order in orders)
     for order in orders:
         assert order.sort().values.equal(torch.arange(units))

@@ -17,7 +17,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch_pruning.dependency import index_mapping, shape_infer
 
-from .running import as_written, changed, normal, outputs_of, tensors_in
+from .running import as_written, changed, outputs_of, tensors_in
 from .state import copied, same_random
 
 MAKERS = (nn.Linear, _ConvNd, nn.Embedding)
@@ -176,24 +176,16 @@ class _Graph(tp.DependencyGraph):
     def _forward(self, model, example):
         """What the graph is read from: the outputs, and those of layers, for not all lead there."""
         made: list[Tensor] = []
-        hooks = [
-            module.register_forward_hook(lambda _, __, output: made.append(output))
-            for module in model.modules()
-            if isinstance(module, MAKERS)
-        ]
+        for module in model.modules():
+            if isinstance(module, MAKERS):
+                module.register_forward_hook(lambda _, __, output: made.append(output))
         outputs = _differentiable(model, example)
-        for hook in hooks:
-            hook.remove()
         self.traced = True
         return outputs + [t for t in tensors_in(made) if t.grad_fn]
 
     def get_out_channels(self, node):
         self.count()
         return super().get_out_channels(node)
-
-    def get_in_channels(self, node):
-        self.count()
-        return super().get_in_channels(node)
 
     def count(self) -> None:
         self.steps += 1
@@ -319,7 +311,7 @@ def couplings(model: nn.Module, weights: list[str], example) -> Couplings:
         for p in model.parameters():  # else frozen layers would be missing from the graph
             p.requires_grad_(p.is_floating_point() or p.is_complex())
         # copies of the example, for a model may write into it
-        example = changed(lambda t: t.clone(), normal(example))
+        example = changed(lambda t: t.clone(), example)
         try:
             with as_written(model):
                 graph = _Graph(model, example)
@@ -356,11 +348,9 @@ def _couplings(graph: _Graph, weights: list[str], tied: set[str]) -> Couplings:
     for name in weights:
         module = kinds[name.rpartition(".")[0]]
         if not isinstance(module, MAKERS):
-            left_out.setdefault(name, f"{type(module).__name__} is no layer that can lose channels")
+            left_out[name] = f"{type(module).__name__} is no layer that can lose channels"
         elif module not in followed:
-            left_out.setdefault(
-                name, "its module is not called on the example, or nothing follows from it"
-            )
+            left_out[name] = "its module is not called on the example, or nothing follows from it"
     return Couplings(
         {name: found[name] for name in weights if name in found},
         left_out,
@@ -376,7 +366,6 @@ def _entry(group: list[_Followed], count: int, graph: _Graph, tied: set[str]) ->
             if getattr(module, "offsets", ()) is None:
                 raise _LeftOutError("its channels are joined with others that can't be told apart")
             operations += str(module)
-            joined.append((places, roots))
             continue
         _check_followed(node, graph)
         name = graph.names[module]
@@ -389,7 +378,6 @@ def _entry(group: list[_Followed], count: int, graph: _Graph, tied: set[str]) ->
             raise _LeftOutError(f"{next(iter(computed))} of {name} is computed from other tensors")
         size = (graph.get_out_channels if out else graph.get_in_channels)(node)
         if size is None:  # a PReLU with one slope for all channels
-            joined.append((places, roots))
             continue
         if int(places.max()) >= size:
             raise _LeftOutError(f"{name} has {size} channels, and not what reaches it")
@@ -480,4 +468,4 @@ def _parts(name: str, module: nn.Module, out: bool, units: Tensor) -> Iterator[P
         if b.shape == units.shape:
             yield Part(key, "holds", 0, b.shape, units)
     for key in SIZES & vars(module).keys():
-        yield Part(f"{name}.{key}".lstrip("."), "holds", 0, units.shape, units)
+        yield Part(f"{name}.{key}", "holds", 0, units.shape, units)

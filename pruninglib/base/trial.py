@@ -14,7 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .coupling import Coupling, Couplings
-from .running import as_written, changed, normal, outputs_of, tensors_in
+from .running import as_written, changed, outputs_of, tensors_in
 from .state import copied, same_random
 
 TRIALS = 100  # then what is left is given up, as not tried
@@ -31,10 +31,7 @@ def without(model: nn.Module, groups: Mapping[str, Coupling], kept: Mapping[str,
     for (name, axis), keep in _slices(groups, kept).items():
         path, _, key = name.rpartition(".")
         old, places = _tensor(model, name), keep.nonzero().flatten()
-        if isinstance(old, int):
-            new = len(places)
-        else:
-            new = old.detach().index_select(axis, places.to(old.device))
+        new = len(places) if isinstance(old, int) else old.index_select(axis, places.to(old.device))
         if isinstance(old, nn.Parameter):
             new = nn.Parameter(new, requires_grad=old.requires_grad)
         setattr(model.get_submodule(path), key, new)
@@ -92,7 +89,7 @@ class _Settled(TorchDispatchMode):
         if torch.Tag.nondeterministic_seeded in func.tags:
             torch.manual_seed(0)
         drawn = func(*args, **(kwargs or {}))
-        if name in DRAWS.split() and isinstance(drawn, Tensor) and drawn.is_floating_point():
+        if name in DRAWS.split() and drawn.is_floating_point():
             drawn.fill_(0.5)
         return drawn
 
@@ -224,7 +221,7 @@ class _Trials:
 
     def fresh(self) -> nn.Module:
         """A copy in which no weight is zero: what nothing depends on could not be told apart."""
-        model, random = copied(self.model).requires_grad_(False), torch.Generator().manual_seed(0)
+        model, random = copied(self.model), torch.Generator().manual_seed(0)
         for tensor in (*model.parameters(), *model.buffers()):
             if tensor.is_floating_point():
                 tensor.data = tensor.to(self.dtypes[0])
@@ -240,7 +237,7 @@ class _Trials:
             wide = tensor.is_floating_point()
             return tensor.to(self.dtypes[0], copy=True) if wide else tensor.clone()
 
-        return changed(cast, normal(self.example))
+        return changed(cast, self.example)
 
     def wrong(self, names: list[str]) -> dict[str, str]:
         """Of these couplings those that are wrong, and why."""

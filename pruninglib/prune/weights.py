@@ -79,8 +79,9 @@ def prunable(
     names = [name for weight, name in names.items() if weight not in excluded]
     if not names:
         wanted = ", ".join(kind.__name__.lstrip("_") for kind in types)
+        which = "modules is" if not excluded else "modules, but what is left out, is"
         raise ValueError(
-            f"{type(model).__name__} has nothing to prune: none of its modules is a {wanted}"
+            f"{type(model).__name__} has nothing to prune: none of its {which} a {wanted}"
         )
     if types is PRUNABLE_TYPES:
         warn_of_others(model, {*(id(w) for w in weights_of(model, names).values()), *excluded})
