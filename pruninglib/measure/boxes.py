@@ -101,10 +101,7 @@ def average_precision(
     metric.warn_on_many_detections = False
     there = classes >= 0
     metric.update(
-        [
-            {"boxes": scale * b, "scores": s, "labels": c}
-            for b, s, c in zip(*found, strict=True)
-        ],
+        [{"boxes": scale * b, "scores": s, "labels": c} for b, s, c in zip(*found, strict=True)],
         [
             {"boxes": scale * b[t], "labels": c[t]}
             for b, c, t in zip(boxes, classes, there, strict=True)

@@ -22,7 +22,7 @@ from .task import Task
 
 STRIDE = 4  # pixels between two places at which the network looks for the middle of an object
 USUAL = 12  # pixels, the length of a box's side for which the network says 0
-ALL = 20_000  # drawn scenes for dense networks
+DRAWN = {"train": 20_000, "valid": 500, "test": 1000}  # scenes; the first for dense networks
 Batch = tuple[Tensor, Tensor, Tensor]  # images, classes, boxes
 
 
@@ -43,7 +43,7 @@ def detection(data: str = "bundled", pictures: int = 2000) -> Task:
     threshold that valid chooses.
     """
     if data == "bundled":
-        counts = {"train": pictures, "valid": 500, "test": 1000}
+        counts = DRAWN | {"train": pictures}
         drawn = {split: scenes(split, number) for split, number in counts.items()}
         splits = {split: as_tensors(known) for split, known in drawn.items()}
         slices = {split: drawn[split].slices() for split in ("valid", "test")}
@@ -95,7 +95,9 @@ def detection(data: str = "bundled", pictures: int = 2000) -> Task:
         outcomes=outcomes,
         slices=slices,
         cooling=True,
-        all_of_train=(lambda: as_tensors(scenes("train", ALL))) if data == "bundled" else None,
+        all_of_train=(lambda: as_tensors(scenes("train", DRAWN["train"])))
+        if data == "bundled"
+        else None,
     )
 
 
@@ -124,7 +126,10 @@ def cells_of(images: Tensor, classes: Tensor, boxes: Tensor) -> dict[str, Tensor
     slices = {name: kind == i for i, name in enumerate(datasets.CELLS)}
     border = (x0 < 1) | (y0 < 1) | (x1 > width - 1) | (y1 > height - 1)
     overlap = torch.stack([box_iou(b, b) for b in boxes]) - torch.eye(boxes.shape[1])
-    return slices | {"at the border": border, "overlapped": overlap.nan_to_num().amax(2)[there] >= 0.1}
+    return slices | {
+        "at the border": border,
+        "overlapped": overlap.nan_to_num().amax(2)[there] >= 0.1,
+    }
 
 
 def build(channels: int, classes: int, seed: int, width: float = 1.0) -> "Detector":

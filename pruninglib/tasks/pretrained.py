@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -64,7 +65,7 @@ def write_pretrained(task: Task, seed: int, width: float, path: Path) -> dict:
         "seconds": round(time.perf_counter() - start),
         **{package: version(package) for package in PACKAGES},
         **{f"{name}, {split}": round(value, 4) for split in ("valid", "test")
-           for name, value in task.metrics(model, split).items()},
+           for name, value in task.metrics(model, split).items() if math.isfinite(value)},
     }  # fmt: skip
     write_tensors(model.state_dict(), path, {"record": json.dumps(record)})
     return record
