@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
 from importlib.metadata import version
@@ -16,6 +16,7 @@ from torch import nn
 
 from ..base.files import read_tensors, write_tensors
 from .datasets import HERE, data_home
+from .detection import detection
 from .task import Task
 
 SHIPPED = HERE / "models"
@@ -71,10 +72,16 @@ def write_pretrained(task: Task, seed: int, width: float, path: Path) -> dict:
     return record
 
 
-def records(paths: Iterable[Path]) -> pd.DataFrame:
-    """The records of files of networks, a row each; columns file, bytes and those of the record."""
+def shipped() -> Iterator[tuple[Task, int, float]]:
+    """Task, seed and width of each network in `data/models`."""
+    task = detection()
+    yield from ((task, seed, 1.0) for seed in range(5))
+
+
+def records() -> pd.DataFrame:
+    """The records of the shipped networks, a row each: file, bytes, and what the record holds."""
     rows = []
-    for path in sorted(paths):
+    for path in sorted(SHIPPED.glob("*.safetensors")):
         record = json.loads(read_tensors(path)[1]["record"])
         rows.append({"file": path.name, "bytes": path.stat().st_size} | record)
     return pd.DataFrame(rows)
