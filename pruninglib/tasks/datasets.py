@@ -149,7 +149,7 @@ def movielens() -> pd.DataFrame:
 
 
 def blood_cells() -> dict[str, tuple[Tensor, Tensor, Tensor]]:
-    """BCCD (Shenggan and Cheng): 364 photographs of stained blood with a box around each cell.
+    """BCCD (shenggan, 2017): 364 photographs of stained blood with a box around each cell.
 
     By the published split, "train", "valid" and "test": images uint8 (205, 87 or 72, 3, 120, 160),
     each pixel the mean of 16 published ones; classes int64 (n, 30): 0 a red cell, 1 a white one, 2 a
