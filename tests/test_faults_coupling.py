@@ -142,6 +142,19 @@ def test_feature_maps_and_tokens_in_one_network():
     rest_goes_on(model, (IMAGE, TOKENS), {"conv.weight": 4, "up.weight": 8})
 
 
+def test_patches_as_tokens_beside_feature_maps():
+    """Of one picture: patches in a transformer's layout, and maps that are flattened."""
+    model = Net(
+        lambda self, x: (
+            self.head(self.conv(x).relu().flatten(1))
+            + self.down(self.up(self.patch(x).flatten(2).transpose(1, 2)).relu()).mean(1)
+        ),
+        **{"conv": conv(3, 4), "head": nn.Linear(256, 6), "patch": nn.Conv2d(3, 5, 4, 4)},
+        **{"up": nn.Linear(5, 8), "down": nn.Linear(8, 6)},
+    )
+    rest_goes_on(model, IMAGE, {"conv.weight": 4, "patch.weight": 5, "up.weight": 8})
+
+
 # ---- attention ----
 
 
@@ -616,11 +629,35 @@ class Odd:
 
 
 @pytest.mark.parametrize(
-    "wrap", [Output, lambda y: Named(logits=y), lambda y: [{"a": (y, None)}], lambda y: (3, "a", y)]
+    "wrap",
+    [
+        Output,
+        lambda y: Named(logits=y),
+        lambda y: [{"a": (y, None)}],
+        lambda y: (3, "a", y),
+        lambda y: Output(y, Odd(y)),  # as a language model with its cache
+    ],
 )
 def test_outputs_in_other_types(wrap):
     model = Net(lambda self, x: wrap(self.b(self.a(x))), a=nn.Linear(12, 8), b=nn.Linear(8, 3))
     assert list(pl.coupled(model, TOKENS)) == ["a.weight"]
+
+
+def test_a_list_of_estimates_that_are_refined():
+    """As RAFT's: each begins where the one before ended, and no gradient leads back to it."""
+
+    def refine(self, x):
+        seen, flow, estimates = self.see(x), torch.zeros(len(x), 2, 8, 8), []
+        for _ in range(3):
+            flow = flow.detach()
+            grid = flow.permute(0, 2, 3, 1) / 8
+            moved = F.grid_sample(seen, grid, align_corners=False)
+            flow = flow + self.step(self.mix(moved).relu())
+            estimates.append(flow)
+        return estimates
+
+    model = Net(refine, see=conv(3, 4), mix=conv(4, 6), step=conv(6, 2))
+    rest_goes_on(model, IMAGE, {"see.weight": 4, "mix.weight": 6}, run=lambda m: m(IMAGE)[-1])
 
 
 @pytest.mark.parametrize(
@@ -651,6 +688,14 @@ def test_examples_in_other_types(example):
 
 
 # ---- cost ----
+
+
+def test_a_swin_transformer_ends():
+    model = torchvision.models.SwinTransformer(
+        [4, 4], 12, depths=[2, 2], num_heads=[2, 4], window_size=[2, 2], num_classes=3
+    )
+    found = pl.coupled(model.eval(), torch.rand(1, 3, 16, 16))
+    assert len(found) == 4 and all(".mlp.0." in name for name in found)
 
 
 def test_too_intricate_a_graph_is_given_up(model, as_found, monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torchvision.ops import DeformConv2d
 
 import pruninglib as pl
 from pruninglib.base.running import call, changed, size, take, tensors_in
@@ -272,6 +273,74 @@ def test_bags_can_be_taken_one_by_one_only(score):
 def test_a_layer_without_a_second_derivative_is_named():
     with pytest.raises(ValueError, match=r"no second derivative \(bag\): take another criterion"):
         pl.grasp(bags(), bag_loss, [bag_batch([2])], samples=lambda batch: 1)
+
+
+class Once(torch.autograd.Function):
+    """x², whose gradient is computed by code that autograd does not see."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x**2
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        return 2 * x * grad
+
+
+class Lambda(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+@pytest.mark.parametrize("last", [torch.square, Once.apply], ids=["torch's own", "once"])
+def test_a_function_that_can_be_differentiated_once_is_named(last):
+    """A mean of its outputs: what comes into its gradient depends on no weight."""
+    model = nn.Sequential(nn.Linear(4, 3), Lambda(last))
+    batch = [(torch.randn(5, 4),)]
+
+    def mean(model, batch):
+        return model(batch[0]).mean()
+
+    if last is torch.square:
+        assert pl.grasp(model, mean, batch)["0.weight"].any()
+    else:
+        with pytest.raises(ValueError, match=r"no second derivative \(Once is not implemented"):
+            pl.grasp(model, mean, batch)
+
+
+def test_losses_and_layers_that_torch_differentiates_once():
+    def ctc(model, batch):
+        likely = model(batch[0]).log_softmax(-1).transpose(0, 1)
+        return nn.functional.ctc_loss(
+            likely, batch[1], torch.tensor([6] * 2), torch.tensor([2] * 2)
+        )
+
+    batch = torch.randn(2, 6, 3), torch.tensor([[1, 2], [3, 4]])
+    with pytest.raises(ValueError, match=r"no second derivative \(derivative for .*ctc_loss"):
+        pl.grasp(nn.Linear(3, 5), ctc, [batch])
+    images = torch.randn(2, 1, 6, 6)
+    model = nn.ModuleDict({"shift": nn.Conv2d(1, 18, 3), "deform": DeformConv2d(1, 4, 3)})
+
+    def deformed(model, batch):
+        return model["deform"](batch[0], model["shift"](batch[0])).square().mean()
+
+    with pytest.raises(ValueError, match=r"no second derivative \(double backwards on deform_conv"):
+        pl.grasp(model, deformed, [(images,)])
+
+
+def test_other_failures_of_a_second_pass_are_told_as_they_are():
+    def wrong(model, batch):
+        return model(batch[0].repeat(1, 2)).mean()
+
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        pl.grasp(nn.Linear(4, 3), wrong, [(torch.randn(5, 4),)])
 
 
 # ---- gradients that are not recorded ----

@@ -93,14 +93,41 @@ def test_what_is_no_optimizer(model, use):
         use(model, model[0]).__enter__()
 
 
-def test_a_second_optimizer_revives_nothing(model, loss, batches, masks):
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.1),
+        lambda p: torch.optim.AdamW(p, lr=0.1),
+        lambda p: Wrapper(torch.optim.AdamW(p, lr=0.1)),
+        lambda p: torch.optim.LBFGS(p, lr=0.1, max_iter=3),
+    ],
+    ids=["SGD", "AdamW", "wrapped", "LBFGS"],
+)
+@pytest.mark.parametrize("made", ["before", "inside"])
+def test_a_second_optimizer_revives_nothing(model, loss, batches, masks, make, made):
+    def once(optimizer):
+        def closure():
+            optimizer.zero_grad()
+            value = loss(model, batches[1])
+            value.backward()
+            return value
+
+        if isinstance(optimizer, torch.optim.LBFGS):
+            optimizer.step(closure)
+        else:
+            closure()
+            optimizer.step()
+
     first = torch.optim.AdamW(model[0].parameters(), lr=0.1)
-    second = torch.optim.SGD(model[2].parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
-    for optimizer in (first, second):
-        step(model, loss, batches[0], optimizer)
+    once(first)
+    if made == "before":
+        second = make(model[2].parameters())
+        once(second)
     with pl.keep(model, masks, first):
+        if made == "inside":
+            second = make(model[2].parameters())
         for optimizer in (second, first, second):
-            step(model, loss, batches[1], optimizer)
+            once(optimizer)
             assert revived(model, masks) == 0
 
 
@@ -178,9 +205,27 @@ def test_movement_counts_each_evaluation_of_a_closure(model, loss, batches):
     assert all(score.equal(expected[name]) for name, score in found.items())
 
 
-def test_fit_with_an_optimizer_that_searches(model, loss, batches):
+class WrapsSearch(Wrapper):
+    def step(self, closure=None):
+        return self.optimizer.step(closure)
+
+
+class Asks(torch.optim.SGD):
+    """Gradient descent that wants its closure."""
+
+    def step(self, closure):
+        return super().step(closure)
+
+
+@pytest.mark.parametrize("wraps", [lambda o: o, WrapsSearch, lambda o: WrapsSearch(WrapsSearch(o))])
+@pytest.mark.parametrize("kind", ["LBFGS", "SGD that asks"])
+def test_fit_with_an_optimizer_that_searches(model, loss, batches, kind, wraps):
     masks = pl.select(pl.magnitude(model), 0.5)
-    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.5, max_iter=5)
+    if kind == "LBFGS":
+        optimizer = torch.optim.LBFGS(model.parameters(), lr=0.5, max_iter=5)
+    else:
+        optimizer = Asks(model.parameters(), lr=0.5)
+    optimizer = wraps(optimizer)
     rows = pl.fit(model, loss, batches[:1], 4, optimizer=optimizer, masks=masks, progress=False)
     assert rows[-1]["loss"] < rows[0]["loss"] and revived(model, masks) == 0
 
@@ -284,3 +329,35 @@ def test_a_look_at_a_computed_weight_computes_nothing(model, look, exclude):
     except ValueError as error:
         assert "computed from other tensors" in str(error)
     assert all(value.equal(before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda m, loss, batches, names: pl.wanda(m, loss, batches, names),
+        lambda m, loss, batches, names: pl.gradient(m, loss, batches, names),
+        lambda m, loss, batches, names: pl.fisher(m.eval(), loss, batches, names),
+        lambda m, loss, batches, names: pl.reconstruct(m, loss, batches, 0.5, names=names),
+        lambda m, loss, batches, names: pl.least_squares(
+            m, loss, batches, pl.select(pl.magnitude(m, names), 0.5)
+        ),
+    ],
+    ids=["wanda", "gradient", "fisher", "reconstruct", "least_squares"],
+)
+def test_what_is_done_to_one_layer_computes_no_other(model, loss, batches, use):
+    nn.utils.parametrizations.spectral_norm(model[0])
+    before = copy.deepcopy(model.train().state_dict())
+    use(model, loss, batches, ["2.weight"])
+    changed = {name for name, value in model.state_dict().items() if not value.equal(before[name])}
+    assert changed <= {"2.weight"}
+
+
+def test_counting_computes_no_weight_again(model, batches):
+    """What the pass itself changed is all that has changed."""
+    nn.utils.parametrizations.spectral_norm(model[0])
+    twin = copy.deepcopy(model.train())
+    twin(batches[0][0])
+    with pl.training_cost() as cost:
+        model(batches[0][0])
+    assert all(v.equal(twin.state_dict()[n]) for n, v in model.state_dict().items())
+    assert cost.macs > 0 and model[0].parametrizations.weight.training

@@ -395,6 +395,17 @@ def test_a_page_that_cannot_be_made_stops_no_other(clone):
     assert results(clone)["02_second"]["status"] == "ok"
 
 
+def test_outputs_that_come_late_are_waited_for(clone):
+    """On a busy machine; the client's own limit is four seconds after the reply."""
+    late = (
+        "import sys, time; sys.stdout.flush_timeout = sys.stderr.flush_timeout = 0; "
+        "get_ipython().kernel.iopub_thread.schedule(lambda: time.sleep(6)); claim('come', True)"
+    )
+    path = write_lesson(clone, "01_first", [late])
+    result = runner.execute(path, clone / "out.ipynb")
+    assert result["status"] == "ok" and result["claims"][0]["text"] == "come"
+
+
 def test_a_relative_data_folder_is_ours_and_not_the_lesson_s(clone, monkeypatch, tmp_path):
     cell = 'import os; claim(os.environ["PRUNINGLIB_DATA"], True)'
     path = write_lesson(clone, "01_first", [cell])

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import pad
@@ -50,7 +51,9 @@ def mean_gradients(
             found = _grad(loss(model, batch), weights)
         else:
             with sdpa_kernel(SDPBackend.MATH):  # fused attention can't be differentiated twice
-                first = _grad(loss(model, batch), weights, create_graph=True)
+                value = loss(model, batch)
+                _check_twice(value)
+                first = _grad(value, weights, create_graph=True)
                 second = of(first)  # of a loss without curvature it is a constant
                 found = (
                     _grad(second, weights)
@@ -60,6 +63,26 @@ def mean_gradients(
         return [size(batch, samples) * g.to(wide(g)) for g in found.values()]
 
     return _mean(model, weights, batches, sums, loss, samples)
+
+
+ONCE = once_differentiable(lambda ctx: None).__code__  # what the decorator makes of any function
+
+
+def _check_twice(value: Tensor) -> None:
+    """Raise NotImplementedError if a function in the graph has a gradient without a gradient.
+
+    Torch itself notices that only where the gradient that comes in depends on the weights.
+    """
+    seen, todo = set(), [value.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        todo += [following for following, _ in node.next_functions]
+        function = getattr(type(node), "_forward_cls", None)
+        if getattr(getattr(function, "backward", None), "__code__", None) is ONCE:
+            raise NotImplementedError(f"{function.__name__} is not implemented twice")
 
 
 def over_samples(
@@ -410,7 +433,8 @@ _RULES = {
 
 
 def owners_of(model: nn.Module, weight: nn.Parameter) -> list[nn.Module]:
-    return [m for m in model.modules() if getattr(m, "weight", None) is weight]
+    # a look at a computed weight computes it, which may change what it is made from
+    return [m for m in model.modules() if m._parameters.get("weight") is weight]
 
 
 def _close(one: Tensor, other: Tensor) -> bool:

@@ -344,6 +344,7 @@ class _Engine(NBClientEngine):
             nb_man,
             kernel_name=kernel_name,
             startup_timeout=120,
+            iopub_timeout=120,  # a busy machine may bring outputs long after the reply
             allow_error_names=[BROKEN],
             on_cell_start=kernels.go_on,
             log=_log,

@@ -10,6 +10,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from ..base.running import as_written
+from .training import evaluating
 
 
 @dataclass
@@ -45,7 +46,8 @@ def training_cost() -> Iterator[TrainingCost]:
     def see_layer(module, args, output):
         if not isinstance(module, nn.Linear | _ConvNd):
             return
-        weight, transposed = module.weight, getattr(module, "transposed", False)
+        with evaluating(module):  # a computed weight may change when it is computed in training
+            weight, transposed = module.weight, getattr(module, "transposed", False)
         places = (args[0] if transposed else output).numel()  # each meets one row of the weight
         passes = 1
         if torch.is_grad_enabled():

@@ -15,6 +15,7 @@ its buffers and gradients and the random state are left as they were.
 """
 
 import contextlib
+import re
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -134,7 +135,9 @@ def grasp(
     # H·E[g] is the gradient of the product of g, which varies, with E[g], which does not
     try:
         products = mean_gradients(model, weights, loss, batches, of=gradient_flow, samples=samples)
-    except NotImplementedError as error:
+    except RuntimeError as error:
+        if not re.search("not implemented|not supported|differentiate twice", str(error)):
+            raise
         bags = [n for n, m in model.named_modules() if isinstance(m, nn.EmbeddingBag)]
         raise ValueError(
             f"a layer has no second derivative ({', '.join(bags) or error}): take another criterion"
