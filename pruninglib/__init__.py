@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 from .base.files import load_shrunk, save_shrunk
 from .course import exercises
 from .course.lesson import claim, record, say
-from .measure import plots
+from .measure import boxes, plots
 from .measure.cost import training_cost
 from .measure.damage import by_slice, changed, damage
 from .measure.experiment import (
@@ -46,6 +46,8 @@ from .prune.select import select
 from .prune.sensitivity import scan
 from .prune.shrink import coupled, pool, shrink, spread
 from .prune.weights import prunable, sparsity, weights_of
+from .tasks.detection import detect, detection
 from .tasks.digits import digits
+from .tasks.pretrained import pretrained
 from .tasks.ranking import ranking
 from .tasks.sentiment import sentiment

@@ -4,19 +4,16 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
-import pandas as pd
 import torch
 from torch import nn
 
 from ..base.files import read_tensors, write_tensors
 from .datasets import HERE, data_home
-from .detection import detection
 from .task import Task
 
 SHIPPED = HERE / "models"
@@ -70,18 +67,3 @@ def write_pretrained(task: Task, seed: int, width: float, path: Path) -> dict:
     }  # fmt: skip
     write_tensors(model.state_dict(), path, {"record": json.dumps(record)})
     return record
-
-
-def shipped() -> Iterator[tuple[Task, int, float]]:
-    """Task, seed and width of each network in `data/models`."""
-    task = detection()
-    yield from ((task, seed, 1.0) for seed in range(5))
-
-
-def records() -> pd.DataFrame:
-    """The records of the shipped networks, a row each: file, bytes, and what the record holds."""
-    rows = []
-    for path in sorted(SHIPPED.glob("*.safetensors")):
-        record = json.loads(read_tensors(path)[1]["record"])
-        rows.append({"file": path.name, "bytes": path.stat().st_size} | record)
-    return pd.DataFrame(rows)
