@@ -4,6 +4,8 @@ import copy
 import dataclasses
 import pickle
 import re
+import time
+import warnings
 from collections import OrderedDict
 
 import pytest
@@ -510,9 +512,11 @@ def test_a_computed_weight_is_left_out(way, as_found):
     pl.apply(zeros, masks)
     torch.testing.assert_close(small(TOKENS), zeros(TOKENS))
     if way != "a computed bias":
-        with pytest.raises(ValueError, match=r"2\.weight is computed"):
-            pl.sparsity(model)
-    assert pl.sparsity(model, exclude="2.*").prunable == 0
+        with pytest.warns(UserWarning, match=r"left out is 2\.weight, computed from other"):
+            assert pl.sparsity(model).prunable == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert pl.sparsity(model, exclude="2.*").prunable == 0
 
 
 @pytest.mark.parametrize(
@@ -723,12 +727,30 @@ def test_many_wrong_groups_among_right_ones():
     assert list(found) == [f"{2 * i}.weight" for i, bad in enumerate(order) if not bad]
 
 
-def test_memory_in_proportion_to_the_weights():
-    """vgg11_bn took 6.9 GB, for an int64 for each of its weights; here 8.5 MB of weights."""
+def flattened() -> tuple[nn.Module, torch.Tensor]:
+    """8.5 MB of weights, nearly all of them behind a flattened map, and an image."""
     model = nn.Sequential(
         *(conv(1, 8), nn.Flatten(), nn.Linear(2048, 1024), nn.ReLU(), nn.Linear(1024, 4))
     )
-    image, found = torch.rand(1, 1, 16, 16), {}
+    return model, torch.rand(1, 1, 16, 16)
+
+
+def test_time_in_proportion_to_the_weights():
+    """vgg11_bn took 47 s, 2.5 times what sorting its weights takes; now a quarter of that."""
+    model, image = flattened()
+
+    def seconds(use) -> float:  # of the processor, so that other processes do not count
+        start = time.process_time()
+        use()
+        return time.process_time() - start
+
+    ours = min(seconds(lambda: pl.coupled(model, image)) for _ in range(3))
+    assert ours < min(seconds(lambda: model[2].weight.flatten().sort()) for _ in range(3))
+
+
+def test_memory_in_proportion_to_the_weights():
+    """vgg11_bn took 6.9 GB, for an int64 for each of its weights."""
+    (model, image), found = flattened(), {}
     bytes_held = sum(p.numel() * p.element_size() for p in model.parameters())
     scores = pl.magnitude(model)
 

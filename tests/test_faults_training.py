@@ -1,6 +1,7 @@
 """Faults on models and loops that people have, by kind: masks, optimizers, training."""
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -318,16 +319,15 @@ def test_a_look_between_a_loss_and_its_backward(model, loss, batches, look):
 # ---- looked at, not changed ----
 
 
-@pytest.mark.parametrize("exclude", [(), "0.weight", "2.*"])
+@pytest.mark.parametrize("exclude", [(), "0.weight"])
 @pytest.mark.parametrize("look", [pl.prunable, pl.sparsity, pl.magnitude])
 def test_a_look_at_a_computed_weight_computes_nothing(model, look, exclude):
     """Reading the weight of a spectral norm in training mode moves its vectors."""
     nn.utils.parametrizations.spectral_norm(model[0])
     before = copy.deepcopy(model.train().state_dict())
-    try:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "left out is 0.weight, computed")
         look(model) if look is not pl.prunable else look(model, exclude=exclude)
-    except ValueError as error:
-        assert "computed from other tensors" in str(error)
     assert all(value.equal(before[name]) for name, value in model.state_dict().items())
 
 

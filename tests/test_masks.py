@@ -4,6 +4,7 @@ import contextlib
 import copy
 import os
 import re
+import warnings
 
 import pytest
 import safetensors.torch
@@ -262,11 +263,18 @@ def test_no_half_file_when_writing_fails(fails, masks, tmp_path, monkeypatch):
         lambda layer: prune.random_unstructured(layer, "weight", 0.5),
     ],
 )
-def test_weights_computed_from_others_are_refused(change):
-    model = nn.Sequential(nn.Linear(2, 2))
+def test_weights_computed_from_others_are_left_out(change):
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 3))
     change(model[0])
-    with pytest.raises(ValueError, match=r"0\.weight is computed from other tensors"):
-        pl.prunable(model)
+    with pytest.warns(UserWarning, match=r"left out is 0\.weight, computed from other tensors"):
+        scores = pl.magnitude(model)
+    assert [*scores] == ["1.weight"]
+    pl.apply(model, pl.select(scores, 0.5))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert pl.sparsity(model, exclude="0.*").prunable == 0.5
+    with pytest.raises(ValueError, match=r"nothing to prune: 0\.weight, computed from other"):
+        pl.prunable(model[:1])
 
 
 def test_a_folder_that_is_not_there(masks, tmp_path):

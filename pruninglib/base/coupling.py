@@ -174,7 +174,10 @@ class _Graph(tp.DependencyGraph):
                 node.dependencies.clear()  # a group with it is left out
 
     def _forward(self, model, example):
-        """What the graph is read from: the outputs, and those of layers, for not all lead there."""
+        """What the graph is read from: the outputs, and those of layers, for not all lead there.
+
+        The model is a copy that is thrown away, and the hooks with it.
+        """
         made: list[Tensor] = []
         for module in model.modules():
             if isinstance(module, MAKERS):

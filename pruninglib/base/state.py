@@ -73,15 +73,20 @@ def copied(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, memo)
 
 
-def trainer(optimizer, weights: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimizer itself, out of a wrapper such as accelerate's.
-
-    Raises ValueError if it is none, or trains none of the weights.
-    """
-    inner = optimizer
+def unwrapped(optimizer):
+    """The optimizer itself, out of a wrapper such as accelerate's."""
     # a wrapper may be a subclass of Optimizer in name only, without the hooks of one
-    while "_optimizer_step_post_hooks" not in vars(inner) and hasattr(inner, "optimizer"):
-        inner = inner.optimizer
+    while "_optimizer_step_post_hooks" not in vars(optimizer) and hasattr(optimizer, "optimizer"):
+        optimizer = optimizer.optimizer
+    return optimizer
+
+
+def trainer(optimizer, weights: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """`unwrapped`, where it trains some of the weights.
+
+    Raises ValueError if it is no optimizer, or trains none of the weights.
+    """
+    inner = unwrapped(optimizer)
     if not isinstance(inner, torch.optim.Optimizer):
         raise ValueError(
             f"the optimizer is a {type(optimizer).__name__}, but must be a torch.optim.Optimizer, or "

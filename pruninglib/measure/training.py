@@ -19,6 +19,7 @@ from torchmetrics.classification import (
 from tqdm import tqdm
 
 from ..base.running import call, inputs_of, size
+from ..base.state import unwrapped
 from ..prune.criteria import Loss
 from ..prune.masks import keep
 from ..prune.select import Masks
@@ -82,10 +83,8 @@ def fit(
 def _epochs(model, loss, batches, epochs, optimizer, after_epoch, progress) -> list[dict]:
     rows = []
     frozen = [m for m in model.modules() if model.training and not m.training]
-    inner = optimizer
-    while hasattr(inner, "optimizer"):  # a wrapper says nothing of what its optimizer needs
-        inner = inner.optimizer
-    closed = signature(inner.step).parameters.get("closure")
+    # a wrapper says nothing of what its optimizer needs
+    closed = signature(unwrapped(optimizer).step).parameters.get("closure")
     searches = closed is not None and closed.default is closed.empty
     model.eval()  # also after no epoch at all
     for epoch in tqdm(range(1, epochs + 1), desc="fit", unit="epoch", disable=not progress):

@@ -3,6 +3,7 @@
 Everything else in this layer speaks of weights by the names that this module gives.
 """
 
+import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -14,7 +15,7 @@ from torch.nn.modules.conv import _ConvNd  # the one common base of Conv1d ... C
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils.parametrize import is_parametrized
 
-from ..base.checks import warn_of_others
+from ..base.checks import some, warn_of_others
 
 PRUNABLE_TYPES = (nn.Linear, nn.Bilinear, _ConvNd, nn.Embedding, nn.EmbeddingBag)
 
@@ -38,21 +39,21 @@ def prunable(
     several modules (tied) appears once, under its first name. The joint input projection of
     `nn.MultiheadAttention` is no `weight` of such a module, so it stays out too.
 
-    Where most of the model's matrices are of other kinds (GPT-2's `Conv1D`), a warning names them.
+    Weights computed from other tensors (a parametrization, torch's masks) are left out too. A
+    warning names them unless excluded, and most matrices if of other kinds (GPT-2's `Conv1D`).
 
     exclude: types of modules, and names with wildcards, such as "head.*" or "*.embed.weight".
 
-    Raises ValueError if there is none, if one is computed from others (a parametrization) or has
-    no values yet (lazy, or on the meta device), and for an exclusion that matches nothing.
+    Raises ValueError if there is none, one has no values yet, or an exclusion matches nothing.
     """
     exclude = {exclude} if isinstance(exclude, str | type) else {*exclude}
-    names, excluded, unused = {}, set(), exclude.copy()  # by the weight's id
+    names, computed, excluded, unused = {}, [], set(), exclude.copy()  # by the weight's id
     for prefix, module in model.named_modules():
         if not isinstance(module, types):
             continue
         # a parametrized weight is computed when it is read, which may change what it is made from
-        computed = is_parametrized(module, "weight")
-        weight = module.parametrizations.weight if computed else getattr(module, "weight", None)
+        there = module.parametrizations if is_parametrized(module, "weight") else module
+        weight = getattr(there, "weight", None)
         if weight is None:
             continue
         name = f"{prefix}.weight" if prefix else "weight"
@@ -62,28 +63,29 @@ def prunable(
             if (fnmatchcase(name, e) if isinstance(e, str) else isinstance(module, e))
         }:
             unused -= matches
-            excluded.add(id(weight))
+            excluded |= {id(weight), *map(id, module.parameters())}
             continue
         if not isinstance(weight, nn.Parameter):
-            raise ValueError(
-                f"{name} is computed from other tensors (a parametrization, or a mask of torch.nn.utils.prune): make it a plain parameter first, or exclude it"
-            )
-        if isinstance(weight, UninitializedParameter):
+            computed.append(name)
+        elif isinstance(weight, UninitializedParameter):
             raise ValueError(f"{name} has no shape yet: run one batch through the model first")
-        if weight.is_meta:
+        elif weight.is_meta:
             raise ValueError(f"{name} is on the meta device and has no values: load it first")
-        names.setdefault(id(weight), name)
+        else:
+            names.setdefault(id(weight), name)
     if unused:
         missed = ", ".join(e if isinstance(e, str) else e.__name__ for e in unused)
         raise ValueError(f"{missed} excludes nothing from {type(model).__name__}: mistyped?")
     names = [name for weight, name in names.items() if weight not in excluded]
+    made = f"{some(computed)}, computed from other tensors: make it a plain parameter first"
     if not names:
         wanted = ", ".join(kind.__name__.lstrip("_") for kind in types)
         which = "modules is" if not excluded else "modules, but what is left out, is"
-        raise ValueError(
-            f"{type(model).__name__} has nothing to prune: none of its {which} a {wanted}"
-        )
-    if types is PRUNABLE_TYPES:
+        why = made if computed else f"none of its {which} a {wanted}"
+        raise ValueError(f"{type(model).__name__} has nothing to prune: {why}")
+    if computed:
+        warnings.warn(f"left out is {made}, or exclude it", stacklevel=2)
+    elif types is PRUNABLE_TYPES:
         warn_of_others(model, {*(id(w) for w in weights_of(model, names).values()), *excluded})
     return names
 
