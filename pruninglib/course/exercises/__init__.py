@@ -6,6 +6,7 @@
 from .foundations import QUESTIONS as foundations
 from .image_classification import exemplars_of, may_go_out, prune_but
 from .magnitude import global_threshold, masked_step, prune_exactly
+from .object_detection import prune_in_units, right_boxes, threshold_for
 from .promise import memorised_share, stopping_epoch, verdict_for
 from .ranking import highest_release, ndcg_of_one, prune_dimensions, row_pruned_bytes
 from .sensitivity import (
@@ -41,12 +42,15 @@ __all__ = [
     "prune_but",
     "prune_dimensions",
     "prune_exactly",
+    "prune_in_units",
     "rewind",
+    "right_boxes",
     "row_pruned_bytes",
     "shuffle_within_layers",
     "sparsity_of",
     "speed_ups",
     "stopping_epoch",
+    "threshold_for",
     "two_of_four",
     "two_readings",
     "verdict_for",
