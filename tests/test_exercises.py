@@ -161,6 +161,17 @@ def heads_cut(state, heads, keep, rows=None):
 
 
 # name of the exercise -> named mistake -> (answer, a word of the message that helps)
+
+
+def first_failure(scores, right, precision):
+    found = float("inf")
+    for score in scores.sort(descending=True).values.unique().flip(0):
+        if right[scores >= score].double().mean() < precision - 1e-9:
+            break
+        found = float(score)
+    return found
+
+
 MISTAKES = {
     "sparsity_of": {
         "share kept": (
@@ -264,6 +275,34 @@ MISTAKES = {
             ],
             "counting from the smallest",
         ),
+    },
+    "prune_in_units": {
+        "a copy": (lambda m, u, s: exercises.prune_in_units.solve(copy.deepcopy(m), u, s) or 0, "not a copy"),
+        "no units": (lambda m, u, s: pl.apply(m, pl.select(pl.magnitude(m), s)) or 0, "as they are"),
+        "divided": (lambda m, u, s: exercises.prune_in_units.solve(m, {k: 1 / v for k, v in u.items()}, s) or 0, "divided"),
+        "largest": (lambda m, u, s: pl.apply(m, pl.select({k: -v * u.get(k, 1) for k, v in pl.magnitude(m).items()}, s)) or 0, "wrong way"),
+        "too few": (lambda m, u, s: exercises.prune_in_units.solve(m, u, s / 2) or 0, "should be gone"),
+        "each layer alike": (
+            lambda m, u, s: pl.apply(m, pl.select({k: v * u.get(k, 1) for k, v in pl.magnitude(m).items()}, s, budget=pl.uniform)) or 0, "one ranking",
+        ),
+        "scaled": (lambda m, u, s: exercises.prune_in_units.solve(m, u, s) or m[3].weight.data.mul_(10).sum(), "keep their values"),
+        "bias too": (lambda m, u, s: exercises.prune_in_units.solve(m, u, s) or m[3].bias.data.zero_().sum(), "3.bias changed"),
+    },
+    "right_boxes": {
+        "all above": (lambda o, t: (o >= t).any(1), "found once"),
+        "best box first": (lambda o, t: (o == o.amax(0)).any(1) & (o.amax(1) >= t), "For"),
+        "only its best": (lambda o, t: [bool(v >= t) and int(a) not in o[:i].argmax(1).tolist() for i, (v, a) in enumerate(zip(*o.max(1), strict=True))], "For"),
+        "more than the limit": (lambda o, t: exercises.right_boxes.solve(o, t + 1e-6), "limit is enough"),
+        "a half": (lambda o, t: exercises.right_boxes.solve(o, 0.5), "limit that is given"),
+        "positions": (lambda o, t: exercises.right_boxes.solve(o, t).nonzero(), "truth for each"),
+    },
+    "threshold_for": {
+        "first that fails": (lambda s, r, p: first_failure(s, r, p), "fall and rise"),
+        "more than": (lambda s, r, p: exercises.threshold_for.solve(s, r, p + 1e-6), "equal to"),
+        "highest": (lambda s, r, p: max((float(x) for x in s if r[s >= x].double().mean() >= p - 1e-9), default=float("inf")), "For scores"),
+        "above it": (lambda s, r, p: min((float(x) for x in s if (s > x).any() and r[s > x].double().mean() >= p), default=float("inf")), "For scores"),
+        "never none": (lambda s, r, p: exercises.threshold_for.solve(s, r, p) if (s[r] >= 0.7).any() or p > 0.7 else 0.0, "is inf, not"),
+        "a list": (lambda s, r, p: s.tolist(), "one number"),
     },
     "prune_exactly": {
         "threshold": (lambda s, k: s > s.flatten().sort().values[max(k - 1, 0)], "equal scores"),

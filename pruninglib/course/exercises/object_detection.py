@@ -1,6 +1,7 @@
 """Exercises of lesson 08 Object detection. Each: the judge, then the solution it belongs to."""
 
 import copy
+import math
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ def _network(channels: tuple[int, int], tied: bool) -> nn.Module:
         for seed, weight in enumerate(pl.weights_of(model).values()):
             values = example(*weight.shape, seed=seed)
             weight.copy_((4 * values).round().clamp(-9, 9) + 0.5 if tied else values)
-        model[3].weight *= 0.2
+        model[3].weight *= 0.5
     return model
 
 
@@ -94,7 +95,7 @@ def _judge_right_boxes(answer) -> str | None:
         ([[0.5, 0.5], [0.9, 0.2], [0.1, 0.6]], 0.5, "An IoU equal to the limit is enough, and of equal IoUs the first object is taken."),
         ([[0.3, 0.2, 0.74], [0.76, 0.75, 0.1]], 0.75, "Use the limit that is given: 0.74 is below 0.75."),
         ([[0.8], [0.9]], 0.5, "The surest box chooses first, not the one that fits best."),
-        ([[0.45, 0.9], [0.1, 0.95], [0.5, 0.0], [0.2, 0.2]], 0.4, "Who is refused may look for another free object, and takes the best of those."),
+        ([[0.45, 0.9], [0.6, 0.95], [0.5, 0.0], [0.2, 0.2]], 0.4, "Who is refused may look for another free object, and takes the best of those."),
     )  # fmt: skip
     for overlaps, least, advice in cases:
         given = torch.tensor(overlaps)
@@ -135,10 +136,10 @@ def right_boxes(overlaps: Tensor, least: float) -> Tensor:
 
 def _judge_threshold_for(answer) -> str | None:
     cases = (
-        ([0.2, 0.9, 0.5, 0.7], [1, 1, 0, 1], 0.75, "The precision may fall and rise again: the lowest threshold counts, not the first that fails."),
+        ([0.2, 0.9, 0.5, 0.7], [1, 1, 0, 1], 0.7, "The precision may fall and rise again: the lowest threshold counts, not the first that fails."),
         ([0.9, 0.8, 0.6, 0.3], [1, 1, 0, 0], 0.6, "Sort by score first, the surest first; then the share that is right so far."),
-        ([0.6, 0.4, 0.6, 0.2], [1, 0, 0, 0], 0.6, "Two boxes of score 0.6 count together, and half of them are right: there is none."),
-        ([0.3, 0.7], [0, 0], 0.1, "No box is right: there is no such threshold, so None."),
+        ([0.6, 0.4, 0.6, 0.2], [1, 0, 0, 0], 0.6, "Two boxes of score 0.6 count together, and half of them are right: there is none: infinity."),
+        ([0.3, 0.7], [0, 0], 0.1, "No box is right: there is no such threshold: infinity."),
         ([0.5, 0.5, 0.5], [1, 0, 1], 0.5, "All three share one score, and two thirds are right: 0.5."),
         ([0.1, 0.3, 0.8], [0, 1, 1], 2 / 3, "A precision equal to the one that is asked for is enough."),
         ([-1.0, -3.0, -2.0], [1, 0, 1], 0.9, "Scores may be any numbers, negative ones, too."),
@@ -147,12 +148,9 @@ def _judge_threshold_for(answer) -> str | None:
         given = torch.tensor(scores, dtype=torch.float64), torch.tensor(right).bool()
         want, got = threshold_for.solve(*given, precision), answer(*given, precision)
         said = f"{advice} For scores {scores}, right {right} and {precision:.2f} it is {want}, not {got}."
-        if got is None or want is None:
-            if got is not want:
-                return said
-        elif np.size(got) != 1:
-            return "Return one number, or None."
-        elif abs(float(got) - want) > 1e-6:
+        if np.size(got) != 1:
+            return "Return one number."
+        if not math.isclose(float(got), want, abs_tol=1e-6):
             return said
     return None
 
@@ -162,6 +160,6 @@ def _judge_threshold_for(answer) -> str | None:
     "Any of the scores may be the threshold: try each. Which boxes count at it, and what share of these is right?",
     "`right[scores >= s].float().mean() >= precision`, then the smallest such `s`.",
 )
-def threshold_for(scores: Tensor, right: Tensor, precision: float) -> float | None:
+def threshold_for(scores: Tensor, right: Tensor, precision: float) -> float:
     fine = [float(s) for s in scores if right[scores >= s].double().mean() >= precision - 1e-9]
-    return min(fine, default=None)
+    return min(fine, default=float("inf"))
