@@ -103,6 +103,8 @@ def test_precision_and_recall_from_a_threshold_on(threshold, precision, recall):
     )
     matches = match(found, classes, boxes)
     assert precision_recall(found, matches, classes, threshold) == (precision, recall)
+    itself = precision_recall(found, matches, classes, float(found.scores[0, 2]))
+    assert itself == pytest.approx((2 / 3, 1))  # a score that equals the threshold counts
 
 
 def test_what_nothing_finds_is_not_found_at_threshold_zero():

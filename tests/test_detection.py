@@ -11,11 +11,19 @@ from torch import nn
 
 import pruninglib as pl
 from pruninglib.base.files import read_tensors, write_tensors
-from pruninglib.measure.boxes import match
+from pruninglib.measure.boxes import best_threshold, match
 from pruninglib.measure.experiment import with_recipe
 from pruninglib.tasks import datasets, pretrained
 from pruninglib.tasks import detection as module
-from pruninglib.tasks.detection import decoded, detect, detection, loss, mirrored
+from pruninglib.tasks.detection import (
+    as_tensors,
+    cells_of,
+    decoded,
+    detect,
+    detection,
+    loss,
+    mirrored,
+)
 from pruninglib.tasks.scenes import scenes
 
 
@@ -104,6 +112,7 @@ def test_a_picture_without_objects_is_lost_only_by_false_alarms():
 def test_a_middle_is_found_once_and_may_be_of_several_classes():
     outputs = right()
     outputs["middle"][0, 0, 4, 4] = 3  # beside the surer one at column 3
+    outputs["kind"][0, 5, 4, 4] = 20
     outputs["kind"][0, 7, 4, 3] = 19
     found = decoded(outputs, 30)
     sure = found.scores[0] > 0.1
@@ -111,6 +120,45 @@ def test_a_middle_is_found_once_and_may_be_of_several_classes():
     first = found.boxes[0, found.classes[0] == 3][0]
     assert first.tolist() == pytest.approx(BOXES[0, 0].tolist(), abs=1e-3)
     assert found.scores[0].diff().max() <= 0
+
+
+def test_a_picture_may_be_higher_than_wide_or_wider_than_high():
+    classes = torch.tensor([[2]])
+    for box in ([4.0, 98, 24, 128], [98.0, 4, 128, 24]):  # of 32×128 pixels, and of 128×32
+        wide, high = box[2] - box[0], box[3] - box[1]
+        x, y = int((box[0] + box[2]) / 8), int((box[1] + box[3]) / 8)
+        size = (32, 8) if high > wide else (8, 32)
+        outputs = {"middle": torch.full((1, 1, *size), -12.0)}
+        outputs |= {"kind": torch.zeros(1, 10, *size), "box": torch.zeros(1, 4, *size)}
+        outputs["middle"][0, 0, y, x], outputs["kind"][0, 2, y, x] = 12, 20
+        middle = (box[0] + box[2]) / 8 - x, (box[1] + box[3]) / 8 - y
+        outputs["box"][0, :, y, x] = torch.tensor([*middle, *np.log([wide / 12, high / 12])])
+        assert loss(Says(outputs), (None, classes, torch.tensor([[box]]))) < 1e-3
+        assert decoded(outputs, 1).boxes[0, 0].tolist() == pytest.approx(box, abs=1e-3)
+
+
+def test_boxes_have_bounds_whatever_a_pruned_network_says():
+    outputs = right()
+    outputs["middle"][0, 0, 4, 3] = 20  # the surest
+    outputs["box"][0, 2:, 4, 3] = torch.tensor([200.0, -200.0])
+    x0, y0, x1, y1 = decoded(outputs, 1).boxes[0, 0].tolist()
+    assert x1 - x0 == pytest.approx(12 * np.exp(4), rel=1e-4)
+    assert y1 - y0 == pytest.approx(12 * np.exp(-4), rel=1e-2)
+
+
+def test_objects_that_are_not_asked_for_are_none():
+    known = scenes("valid", 3)
+    asked = known.wanted[0].nonzero().flatten()
+    known.pixels[0, asked[0], 2] = 0  # nothing of it can be seen
+    _, classes, boxes = as_tensors(known)
+    assert classes[0, asked[0]] == -1 and not boxes[0, asked[0]].any()
+    assert (classes[0] >= 0).nonzero().flatten().equal(asked[1:])
+
+
+def test_a_look_leaves_averages_as_they_are(task, as_found):
+    model = task.build(0).train()
+    with as_found(model):
+        detect(model, task.splits["valid"][0], 5)
 
 
 def test_pictures_are_the_first_of_those_for_dense_networks(monkeypatch):
@@ -155,7 +203,12 @@ def test_outcomes_are_of_the_objects_that_slices_name(task):
 def test_the_threshold_is_chosen_on_valid(task):
     model = task.build(0)
     task.train(model, seed=0, epochs=2)
-    assert task.metrics(model, "test")["threshold"] == task.metrics(model, "valid")["threshold"]
+    images, classes, boxes = task.splits["valid"]
+    found = detect(model, images, 30)
+    right = match(found, classes, boxes).right
+    threshold = best_threshold(found, right, int((classes >= 0).sum()))
+    assert task.metrics(model, "test")["threshold"] == threshold
+    assert task.metrics(model, "valid")["threshold"] == threshold
 
 
 def test_training_finds_objects(task):
@@ -187,6 +240,14 @@ def test_width_scales_the_hidden_layers_and_the_seed_decides_the_weights(task):
     assert not same.entrance[0].weight.equal(other.entrance[0].weight)
 
 
+def test_a_network_of_hardly_any_width_still_runs(task):
+    state = torch.get_rng_state()
+    model = task.build(3, width=0.01)
+    assert torch.get_rng_state().equal(state)
+    assert model.entrance[0].out_channels == 1
+    assert model(task.splits["valid"][0][:1])["kind"].shape == (1, 10, 16, 16)
+
+
 def test_an_unknown_tier_is_refused():
     with pytest.raises(ValueError, match="data is 'tiny', but must be 'bundled' or 'full'"):
         detection("tiny")
@@ -204,6 +265,17 @@ def test_mirrored_boxes_lie_around_the_mirrored_cells():
     for picture, (x0, y0, x1, y1) in zip(pictures, turned[:, 0].int().tolist(), strict=True):
         assert picture[:, y0:y1, x0:x1].eq(9).all() and picture.sum() == images.sum()
     assert len({tuple(box) for box in turned[:, 0].tolist()}) == 4
+
+
+def test_slices_of_cells():
+    boxes = torch.tensor(
+        [[[0, 5, 4, 9], [5, 0.5, 9, 9], [6, 1, 9, 9], [20, 20, 26, 30], [30, 9, 40, 20.0]]]
+    )
+    images, classes = torch.zeros(1, 3, 30, 40), torch.tensor([[0, 1, 2, 2, 0]])
+    slices = cells_of(images, classes, boxes)
+    assert slices["at the border"].tolist() == [True, True, False, True, True]
+    assert slices["overlapped"].tolist() == [False, True, True, False, False]
+    assert slices["Platelets"].tolist() == [False, False, True, True, False]
 
 
 def annotation(*cells):
@@ -313,7 +385,10 @@ def test_a_shipped_network_comes_first(task, shipped):
 
 def test_all_of_train_is_what_a_kept_network_gets(task, shipped):
     few = dataclasses.replace(task, splits=task.splits | {"train": task.splits["valid"]})
-    assert same(pretrained.pretrained(few, 1), pretrained.pretrained(task, 1))
+    kept = pretrained.pretrained(few, 1)
+    alone = task.build(1)
+    task.train(alone, seed=1)
+    assert same(kept, alone)
 
 
 def test_a_record_says_how_a_network_was_made_and_how_good_it_is(task, shipped):

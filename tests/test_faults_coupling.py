@@ -736,7 +736,7 @@ def flattened() -> tuple[nn.Module, torch.Tensor]:
 
 
 def test_time_in_proportion_to_the_weights():
-    """vgg11_bn took 47 s, 2.5 times what sorting its weights takes; now a quarter of that."""
+    """vgg11_bn took 47 s, 2.5 times what sorting its weights takes; now it is a quarter."""
     model, image = flattened()
 
     def seconds(use) -> float:  # of the processor, so that other processes do not count

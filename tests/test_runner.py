@@ -581,6 +581,10 @@ def test_results_are_measured_on_the_published_data_and_shown(clone):
         clone, "07_fine", 'record("accuracy", 1 / 3 + seeds, 0.1)', *BROKEN[:3], SHOW
     )
     write_lesson(clone, "01_without", ["1 / 0"])  # has nothing for the page, so it does not run
+    folder = clone / "notebooks" / "results"
+    folder.mkdir()
+    for earlier in ("07_fine-1.png", "08_other-1.png"):
+        (folder / earlier).touch()
     done = pruninglib("results")
     assert done.exit_code == 0, done.output
     page = (clone / "notebooks" / "RESULTS.md").read_text(encoding="utf-8")
@@ -589,7 +593,8 @@ def test_results_are_measured_on_the_published_data_and_shown(clone):
     assert "| accuracy | 5.333 |" in page and "At 90 % on full: **98 %**." in page
     assert "| up | contradicted |  |  |\n| down | holds |  |  |\n| left | contrad" in page
     assert "![Is it so?](results/07_fine-2.png)" in page
-    figure = (clone / "notebooks" / "results" / "07_fine-2.png").read_bytes()
+    assert {file.name for file in folder.iterdir()} == {"07_fine-2.png", "08_other-1.png"}
+    figure = (folder / "07_fine-2.png").read_bytes()
     assert figure.startswith(b"\x89PNG")
 
 

@@ -626,3 +626,57 @@ def test_a_share_of_the_labels_is_wrong_and_test_keeps_the_truth(share):
 def test_a_share_of_wrong_labels_that_is_none(share):
     with pytest.raises(ValueError, match=r"label_noise is .*, but must lie in \[0, 1\)"):
         pl.digits(label_noise=share)
+
+
+def archive_of(**files):
+    """A zip file of these files, by the path with __ for /, as bytes."""
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name.replace("__", "/"), text)
+    return body.getvalue()
+
+
+FOLDER = archive_of(master__CELLS__a="one", master__CELLS__b__c="two", master__readme="three")
+
+
+@pytest.fixture
+def content(tmp_path):
+    """The checksum of the folder CELLS in that archive."""
+    lines = [f"{hashlib.md5(t).hexdigest()}  {n}\n" for n, t in (("a", b"one"), ("b/c", b"two"))]
+    return hashlib.md5("".join(lines).encode()).hexdigest()
+
+
+def test_a_folder_of_an_archive_is_downloaded_once(server, tmp_path, content):
+    server.answers["/master.zip"] = (200, FOLDER, len(FOLDER))
+    path = tmp_path / "cells" / "CELLS"
+    for _ in range(2):
+        assert datasets.fetch_folder(server.url + "master.zip", path, content) == path
+    assert server.asked == ["/master.zip"]
+    assert files_in(tmp_path) == ["cells/CELLS/a", "cells/CELLS/b/c"]
+
+
+@pytest.mark.parametrize(
+    "body, message",
+    [
+        (archive_of(master__CELLS__a="one"), "CELLS of .* is not the published folder"),
+        (archive_of(master__CELLS__a="one", master__CELLS__b__d="two"), "not the published folder"),
+        (archive_of(master__readme="three"), "no archive with a folder CELLS in it"),
+        (b"<html>Please accept our terms</html>", "no archive with a folder CELLS in it"),
+        (FOLDER[:100], "no archive with a folder CELLS in it"),
+    ],
+    ids=["a file is missing", "another name", "no such folder", "a page", "truncated"],
+)
+def test_an_archive_of_something_else(body, message, server, tmp_path, content):
+    server.answers["/master.zip"] = (200, body, len(body))
+    with pytest.raises(ValueError, match=message):
+        datasets.fetch_folder(server.url + "master.zip", tmp_path / "CELLS", content)
+    assert files_in(tmp_path) == []
+
+
+def test_a_folder_without_a_network(server, tmp_path, content):
+    server.answers["/master.zip"] = (404, b"gone", 4)
+    with pytest.raises(
+        OSError, match=r"CELLS could not be downloaded.*put the folder of .* by hand"
+    ):
+        datasets.fetch_folder(server.url + "master.zip", tmp_path / "CELLS", content)

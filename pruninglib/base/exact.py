@@ -108,7 +108,10 @@ def absolute(tensor: Tensor) -> Tensor:
     known = tensor.dtype in (torch.float32, torch.float64) and tensor.layout is torch.strided
     if tensor.device.type != "cpu" or not known or tensor.dim() == 0:
         return tensor.abs()
-    return torch.from_numpy(np.abs(tensor.numpy()))
+    # numpy would ask for huge pages, and to find them may take longer than all the rest
+    result = torch.empty_like(tensor)
+    np.abs(tensor.numpy(), out=result.numpy())
+    return result
 
 
 def least_and_most(tensor: Tensor) -> tuple[float, float]:

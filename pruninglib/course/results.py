@@ -60,6 +60,8 @@ def _section(lesson: Lesson, result: Mapping[str, Any], run: Path, page: Path) -
         ),
     ]
     folder = page.parent / "results"
+    for earlier in folder.glob(f"{lesson.path.stem}-*.png"):  # cells move, and numbers with them
+        earlier.unlink()
     for number, output in enumerate(_outputs(run), start=1):
         data = output["data"]
         if "image/png" in data:

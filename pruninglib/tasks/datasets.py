@@ -217,9 +217,12 @@ def fetch_folder(url: str, path: Path, md5: str) -> Path:
     md5: of the names and contents of its files (`_content`).
     """
     if not path.exists():
-        with _downloaded(url, path) as part, ZipFile(part) as archive:
-            archive.extractall(part.parent)
-            (found,) = part.parent.glob(f"*/{path.name}")
+        with _downloaded(url, path) as part:
+            try:
+                shutil.unpack_archive(part, part.parent / "unpacked", "zip")
+                found = next((part.parent / "unpacked").glob(f"*/{path.name}"))
+            except (shutil.ReadError, StopIteration) as error:  # the page of a network that asks
+                raise ValueError(f"{url} is no archive with a folder {path.name} in it") from error
             _verify(_content(found), md5, f"{path.name} of {url} is not the published folder")
             os.replace(found, path)
         return path
