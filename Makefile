@@ -21,7 +21,7 @@ PIP = "$(PY)" pruninglib/course/install.py
 OMP_WAIT_POLICY ?= PASSIVE
 export OMP_WAIT_POLICY
 
-.PHONY: help course test lab bench results setup
+.PHONY: help course test lab bench results pretrain setup
 
 help:
 	@echo "make course   run every lesson, then open $(OUT)/index.html"
@@ -29,6 +29,7 @@ help:
 	@echo "make lab      open the lessons in JupyterLab"
 	@echo "make bench    measure against peers"
 	@echo "make results  run lessons with cells tagged 'result' on published data, write notebooks/RESULTS.md"
+	@echo "make pretrain train the networks of data/models that are missing, write their table"
 	@echo ""
 	@echo "The first of them also sets up $(VENV). Options, each written NAME=value after the target:"
 	@echo "  ARGS=\"02 --data full\"   passed on to the command behind the target, here 'pruninglib run'"
@@ -53,6 +54,9 @@ bench: setup
 
 results: setup
 	@"$(PY)" -m pruninglib.course.cli results $(ARGS)
+
+pretrain: setup
+	@"$(PY)" -m pruninglib.course.cli pretrain $(ARGS)
 
 # The stamp holds what was installed and from where, and is written last: so set-up is done again
 # when the pins change, the clone moves or an installation was cut short, and not otherwise.

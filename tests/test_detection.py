@@ -4,13 +4,16 @@ import dataclasses
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 from torch import nn
 
 import pruninglib as pl
 from pruninglib.base.files import read_tensors, write_tensors
+from pruninglib.course import cli
 from pruninglib.measure.boxes import best_threshold, match
 from pruninglib.measure.experiment import with_recipe
 from pruninglib.tasks import datasets, pretrained
@@ -402,3 +405,45 @@ def test_a_record_says_how_a_network_was_made_and_how_good_it_is(task, shipped):
     for split in ("valid", "test"):
         value = task.metrics(model, split)["count error"]
         assert record[f"count error, {split}"] == pytest.approx(value, abs=1e-4)
+    table = pretrained.records()
+    assert table["file"].tolist() == [path.name] and table["bytes"][0] == path.stat().st_size
+    assert table["seconds"][0] == record["seconds"]
+
+
+def test_the_command_trains_what_is_missing(task, shipped, monkeypatch):
+    monkeypatch.setattr(pretrained, "shipped", lambda: iter([(task, 1, 0.5), (task, 2, 0.5)]))
+    files = [pretrained.file_of(task, seed, 0.5) for seed in (1, 2)]
+    first = CliRunner().invoke(cli.main, ["pretrain"])
+    assert first.exit_code == 0 and "mAP on test" in first.output
+    made = {name: (shipped / name).read_bytes() for name in files}
+    (shipped / files[1]).unlink()
+    again = CliRunner().invoke(cli.main, ["pretrain"])
+    assert files[0] + ":" not in again.output and files[1] + ":" in again.output
+    assert (shipped / files[0]).read_bytes() == made[files[0]]
+    table = pd.read_csv(shipped / "records.csv")
+    assert table["file"].tolist() == sorted(files) and (table["width"] == 0.5).all()
+
+
+SHIPPED = sorted(pretrained.SHIPPED.glob("*.safetensors"))
+
+
+def test_all_that_is_shipped_is_there_and_small():
+    names = [pretrained.file_of(*network) for network in pretrained.shipped()]
+    assert sorted(names) == [path.name for path in SHIPPED]
+    sizes = [path.stat().st_size for path in SHIPPED]
+    assert max(sizes) <= 2e6 and sum(sizes) <= 12e6
+    table = pd.read_csv(pretrained.SHIPPED / "records.csv")
+    pd.testing.assert_frame_equal(table, pretrained.records(), check_dtype=False)
+
+
+@pytest.mark.parametrize("network", pretrained.shipped(), ids=lambda n: pretrained.file_of(*n))
+def test_a_shipped_network_scores_what_its_record_says(network):
+    task, seed, width = network
+    record = json.loads(
+        read_tensors(pretrained.SHIPPED / pretrained.file_of(*network))[1]["record"]
+    )
+    model = task.build(seed, width)
+    model.load_state_dict(read_tensors(pretrained.SHIPPED / pretrained.file_of(*network))[0])
+    for split in ("valid", "test"):
+        for name, value in task.metrics(model, split).items():
+            assert record[f"{name}, {split}"] == pytest.approx(value, abs=2e-3), name

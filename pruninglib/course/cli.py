@@ -208,6 +208,23 @@ def results(lessons: tuple[str, ...], seeds: int) -> None:
 
 
 @main.command()
+def pretrain() -> None:
+    """Train the networks that the course ships and that are missing, and write their table.
+
+    They are in data/models; delete a file to have it made again.
+    """
+    from pruninglib.tasks import pretrained
+
+    for task, seed, width in pretrained.shipped():
+        path = pretrained.SHIPPED / pretrained.file_of(task, seed, width)
+        if not path.exists():
+            record = pretrained.write_pretrained(task, seed, width, path)
+            click.echo(f"{path.name}: {task.primary} on test {record[f'{task.primary}, test']:.3f}")
+    pretrained.records().to_csv(pretrained.SHIPPED / "records.csv", index=False)
+    click.echo(f"Written: {pretrained.SHIPPED / 'records.csv'}")
+
+
+@main.command()
 def check() -> None:
     """Check the environment and say what to do about what is wrong."""
     from pruninglib.course.check import rows

@@ -4,19 +4,24 @@ import hashlib
 import json
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
+import pandas as pd
 import torch
 from torch import nn
 
 from ..base.files import read_tensors, write_tensors
+from ..measure.experiment import with_recipe
 from .datasets import HERE, data_home
+from .detection import detection
 from .task import Task
 
 SHIPPED = HERE / "models"
+SEEDS = (0, 1, 2, 10, 11)  # of the networks that are shipped
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "scikit-learn")
 
 
@@ -67,3 +72,20 @@ def write_pretrained(task: Task, seed: int, width: float, path: Path) -> dict:
     }  # fmt: skip
     write_tensors(model.state_dict(), path, {"record": json.dumps(record)})
     return record
+
+
+def shipped() -> Iterator[tuple[Task, int, float]]:
+    """Task, seed and width of each network in `data/models`: of each lesson that needs them."""
+    task = detection()
+    small = with_recipe(task, lr=4 * task.optimizer.keywords["lr"])  # the best of three for both
+    for seed in SEEDS:
+        yield from ((task, seed, 1.0), (small, seed, 0.546), (small, seed, 0.322))
+
+
+def records() -> pd.DataFrame:
+    """The records of the shipped networks, a row each: file, bytes, and what the record holds."""
+    rows = []
+    for path in sorted(SHIPPED.glob("*.safetensors")):
+        record = json.loads(read_tensors(path)[1]["record"])
+        rows.append({"file": path.name, "bytes": path.stat().st_size} | record)
+    return pd.DataFrame(rows)
