@@ -5,11 +5,11 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from xml.etree import ElementTree
-from zipfile import ZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import pandas as pd
@@ -38,6 +38,10 @@ BLOOD_CELLS = (  # its folder BCCD, and the checksum of what is in it
     "866ea2f4804ad700c9b658bc76962fdb",
 )
 CELLS = ("RBC", "WBC", "Platelets")
+KITTI = (  # and the checksum of what is in its folder label_02: its publisher states none
+    "https://s3.eu-central-1.amazonaws.com/avg-kitti/data_tracking_label_2.zip",
+    "15ebe55e5d2bbe710a3ba13ee471c3ba",
+)
 # Left by a conversion that took windows-1252 for latin-1: ‘ – —
 QUOTE_AND_DASHES = {code: bytes([code]).decode("cp1252") for code in (0x91, 0x96, 0x97)}
 TIMEOUT = 30  # seconds without an answer
@@ -55,6 +59,7 @@ def available() -> dict[str, bool]:
         "FashionMNIST": all((data_home() / FASHION_MNIST / f).exists() for f in files),
         **{name: _archive(name).exists() for name in ARCHIVES},
         "bccd": _blood_cells().exists(),
+        "kitti-tracking": _kitti().exists(),
     }
 
 
@@ -186,6 +191,39 @@ def _blood_cells() -> Path:
     return data_home() / "bccd" / "BCCD"
 
 
+def kitti_tracks() -> pd.DataFrame:
+    """KITTI's tracks (Geiger et al., 2012): boxes that people drew in 21 films from a car; no pictures.
+
+    One row for each object in a frame, 47,262 in all, without the regions that KITTI marks as not
+    labelled. Columns: sequence, 0..20; frame; identity, that of its sequence; kind, "Car",
+    "Pedestrian", ...; x0, y0, x1, y1 in pixels of a picture of about 1242×375; depth in metres. The
+    archive is looked for in the data folder, downloaded if it is missing, and verified.
+    """
+    path = fetch(KITTI[0], _kitti(), KITTI[1], checksum=lambda path: _inside(path, "label_02"))
+    columns = {
+        0: "frame",
+        1: "identity",
+        2: "kind",
+        6: "x0",
+        7: "y0",
+        8: "x1",
+        9: "y1",
+        15: "depth",
+    }
+    parts = []
+    with ZipFile(path) as archive:
+        for name in sorted(n for n in archive.namelist() if n.endswith(".txt")):
+            with archive.open(name) as file:
+                rows = pd.read_csv(file, sep=" ", header=None, usecols=list(columns))
+            parts.append(rows.assign(sequence=int(Path(name).stem)))
+    rows = pd.concat(parts, ignore_index=True).rename(columns=columns)
+    return rows[rows.kind != "DontCare"].reset_index(drop=True)[["sequence", *columns.values()]]
+
+
+def _kitti() -> Path:
+    return data_home() / "kitti-tracking" / "label_02.zip"
+
+
 def _archive(name: str) -> Path:
     return data_home() / name / ARCHIVES[name][0].rpartition("/")[2]
 
@@ -196,18 +234,23 @@ def _open(name: str) -> ZipFile:
     return ZipFile(fetch(url, _archive(name), md5))
 
 
-def fetch(url: str, path: Path, md5: str) -> Path:
+def fetch(url: str, path: Path, md5: str, checksum: Callable[[Path], str] | None = None) -> Path:
     """The verified file at `path`, downloaded from `url` if it is not there.
 
     A download shows its progress and appears under its name only when it is whole and its
     checksum right. Raises ValueError for a wrong checksum, OSError if it can't be downloaded.
+
+    checksum: of a file; if it is not given, the md5 of its bytes.
     """
+    checksum = checksum or _md5
     if not path.exists():
         with _downloaded(url, path) as part:
-            _verify(_md5(part), md5, f"the download of {path.name} is not the published file")
+            _verify(checksum(part), md5, f"the download of {path.name} is not the published file")
             os.replace(part, path)
         return path
-    _verify(_md5(path), md5, f"{path} is not the published file: delete it to download it again")
+    _verify(
+        checksum(path), md5, f"{path} is not the published file: delete it to download it again"
+    )
     return path
 
 
@@ -266,6 +309,18 @@ def _content(folder: Path) -> str:
     """One checksum of all files in a folder: of the lines "md5  path", as md5sum prints them."""
     files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     return hashlib.md5("".join(f"{_md5(folder / f)}  {f}\n" for f in files).encode()).hexdigest()
+
+
+def _inside(path: Path, folder: str) -> str:
+    """The same for a folder in an archive, wherever in it the folder lies."""
+    try:
+        with ZipFile(path) as archive:
+            names = [n for n in archive.namelist() if not n.endswith("/")]
+            inside = {n.split(f"{folder}/", 1)[1]: n for n in names if f"{folder}/" in n}
+            sums = {n: hashlib.md5(archive.read(inside[n])).hexdigest() for n in sorted(inside)}
+    except BadZipFile:
+        return "that of no archive"
+    return hashlib.md5("".join(f"{md5}  {n}\n" for n, md5 in sums.items()).encode()).hexdigest()
 
 
 def split(

@@ -220,24 +220,32 @@ def bell(at: Tensor, spread: Tensor, length: int) -> Tensor:
 
 
 @torch.no_grad()
-def detect(model: nn.Module, images: Tensor, most: int) -> Detections:
+def detect(model: nn.Module, images: Tensor, most: int, kinds: bool = True) -> Detections:
     """The `most` surest objects in each picture, of which a few may be there.
 
     A middle counts where no neighbour of its class is surer; so nothing is found twice, and no
     suppression of overlapping boxes is needed.
+
+    kinds: whether a box is of a class, so that there may be several, of different classes, at one
+        place, each with the score that it is there *and* of that class. If not, there is one, with the
+        score that something is there, and its surest class.
     """
     with evaluating(model):
-        parts = [decoded(model(part), most) for part in images.split(256)]
+        parts = [decoded(model(part), most, kinds) for part in images.split(256)]
     return Detections(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-def decoded(outputs: dict[str, Tensor], most: int) -> Detections:
-    """Detections from a network's outputs: at one place there may be several, of different classes."""
+def decoded(outputs: dict[str, Tensor], most: int, kinds: bool = True) -> Detections:
+    """Detections from a network's outputs."""
     sure, box = outputs["middle"].sigmoid(), outputs["box"]
     height, width = sure.shape[2:]
     peaks = sure.where(sure == max_pool2d(sure, 3, stride=1, padding=1), 0)
-    scores, at = (peaks * outputs["kind"].softmax(dim=1)).flatten(1).topk(most)
-    kind, cell = at // (height * width), at % (height * width)
+    if kinds:
+        scores, at = (peaks * outputs["kind"].softmax(dim=1)).flatten(1).topk(most)
+        kind, cell = at // (height * width), at % (height * width)
+    else:
+        scores, cell = peaks.flatten(1).topk(most)
+        kind = outputs["kind"].argmax(dim=1).flatten(1).gather(1, cell)
     x, y, wide, high = box.flatten(2).gather(2, cell.unsqueeze(1).expand(-1, 4, -1)).unbind(1)
     x, y = STRIDE * (cell % width + x), STRIDE * (cell // width + y)
     wide, high = (USUAL * side.clamp(-4, 4).exp() / 2 for side in (wide, high))

@@ -1,12 +1,21 @@
-"""Scenes in motion: the objects and textures of `scenes`, frame by frame."""
+"""Scenes in motion: the objects and textures of `scenes`, frame by frame.
 
+They move as they are made to (`sequences`), or as people, cars and bicycles did (`driven`).
+"""
+
+import numpy as np
+import pandas as pd
 import torch
 
+from . import datasets
 from .scenes import Frame, Scenes, Source, Thing, check, cut, gathered, pick, render
 
 ENTRY = 5  # frames from one object that comes in to the next
 FINE = 4  # speeds are in quarters of a pixel
 FASTEST = 8  # of them in a frame, in x and in y
+KITTI_HEIGHT, KITTI_SCENE = 375, (64, 216)  # pixels of its pictures, and of the scenes made of them
+LONGEST = 120  # frames of each
+SMALLEST, LARGEST = 6, 24  # pixels of an object's square
 
 
 def sequences(split: str, number: int, frames: int, *, seed: int = 0, side: int = 64) -> Scenes:
@@ -66,3 +75,46 @@ def walk(
             speed = [min(max(s, -FASTEST), FASTEST) for s in speed]
         at = [fine + s for fine, s in zip(at, speed, strict=True)]
     return path
+
+
+def driven(split: str, *, seed: int = 0) -> Scenes:
+    """Scenes whose objects move as KITTI's did (`datasets.kitti_tracks`): births, deaths, crowds and
+    what hides what are real, the objects are digits, and what is behind them stands still.
+
+    64×216 pixels, so that a pixel is almost six of KITTI's; the first 120 frames of sequences 0, 3, 6,
+    ... 18 (valid) or of the other fourteen (test). A digit has its box's middle and height, which is cut to 24
+    pixels; objects of less than 6 pixels are not drawn. Nearer ones hide those behind them.
+    """
+    if split not in ("valid", "test"):
+        raise ValueError(f"split is {split!r}, but must be 'valid' or 'test'")
+    table = datasets.kitti_tracks()
+    table = table[(table.frame < LONGEST) & ((table.sequence % 3 == 0) == (split == "valid"))]
+    scale = KITTI_SCENE[0] / KITTI_HEIGHT
+    table = table.assign(
+        size=(scale * (table.y1 - table.y0)).round().clip(upper=LARGEST).astype(int)
+    )
+    table = table[table["size"] >= SMALLEST]
+    frames, whose, when = [], [], []
+    most = table.groupby("sequence").identity.max().max() + 1
+    for sequence, rows in table.groupby("sequence"):
+        source = Source("driven", split, seed, int(sequence))
+        squares = [cut(source, split, KITTI_SCENE[1] // 3)[: KITTI_SCENE[0]] for _ in range(3)]
+        things = {k: pick(source, split) for k in sorted(rows.identity.unique())}
+        for frame in range(rows.frame.max() + 1):
+            now = rows[rows.frame == frame].sort_values("depth", ascending=False)
+            placed = {
+                k: _placed(things[k], row, scale) for k, row in now.set_index("identity").iterrows()
+            }
+            frames.append(render(np.hstack(squares), placed, int(most)))
+            whose.append(sequence)
+            when.append(frame)
+    return gathered(frames, torch.tensor(whose), torch.tensor(when))
+
+
+def _placed(thing: Thing, box: pd.Series, scale: float) -> Thing:
+    corner = (
+        scale * (box[low] + box[high]) / 2 - box["size"] / 2
+        for low, high in (["x0", "x1"], ["y0", "y1"])
+    )
+    x, y = (round(at) for at in corner)
+    return thing._replace(size=int(box["size"]), x=x, y=y)
