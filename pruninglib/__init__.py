@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 from .base.files import load_shrunk, save_shrunk
 from .course import exercises
 from .course.lesson import claim, record, say
-from .measure import boxes, plots
+from .measure import boxes, plots, tracks
 from .measure.cost import training_cost
 from .measure.damage import by_slice, changed, damage
 from .measure.experiment import (
@@ -51,3 +51,4 @@ from .tasks.digits import digits
 from .tasks.pretrained import pretrained
 from .tasks.ranking import ranking
 from .tasks.sentiment import sentiment
+from .tasks.tracking import Tracker, moving, track, truth_of

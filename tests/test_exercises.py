@@ -163,6 +163,42 @@ def heads_cut(state, heads, keep, rows=None):
 # name of the exercise -> named mistake -> (answer, a word of the message that helps)
 
 
+def while_pruned(
+    model,
+    levels,
+    metric,
+    most,
+    *,
+    order=sorted,
+    stop=False,
+    fine=None,
+    budget=None,
+    score=pl.magnitude,
+):
+    """`prune_while` with one thing changed."""
+    fine = fine or (lambda now, whole, before: now >= whole - most - 1e-9)
+    best, whole, before = copy.deepcopy(model), metric(model), metric(model)
+    for level in order(levels):
+        tried = copy.deepcopy(model)
+        pl.apply(tried, pl.select(score(tried), level, budget=budget or pl.global_budget))
+        if fine(metric(tried), whole, before):
+            best, before = tried, metric(tried)
+        elif stop:
+            break
+    return best
+
+
+def gaps_in(found_by, ends=True):
+    """Runs of -1 with a name before (and, unless `ends`, after)."""
+    inside = [g for g, _ in itertools.groupby(found_by)]
+    last = len(inside) - 1
+    return sum(g == -1 and i > 0 and (ends or i < last) for i, g in enumerate(inside))
+
+
+def changes(names):
+    return sum(a != b for a, b in itertools.pairwise(names))
+
+
 def first_failure(scores, right, precision):
     found = float("inf")
     for score in scores.sort(descending=True).values.unique().flip(0):
@@ -303,6 +339,36 @@ MISTAKES = {
         "above it": (lambda s, r, p: min((float(x) for x in s if (s > x).any() and r[s > x].double().mean() >= p), default=float("inf")), "For scores"),
         "never none": (lambda s, r, p: exercises.threshold_for.solve(s, r, p) if (s[r] >= 0.7).any() or p > 0.7 else 0.0, "is inf, not"),
         "a list": (lambda s, r, p: s.tolist(), "one number"),
+    },
+    "prune_while": {
+        "in place": (lambda m, levels, f, most: pl.apply(m, pl.select(pl.magnitude(m), max(levels))) or m, "prune a copy"),
+        "first that fails": (lambda *a: while_pruned(*a, stop=True), "try them all"),
+        "a share": (lambda m, levels, f, most: while_pruned(m, levels, f, most, fine=lambda now, whole, _: now >= whole * (1 - most) - 1e-9), "not a share"),
+        "less than most": (lambda m, levels, f, most: while_pruned(m, levels, f, most - 1e-6), "is allowed"),
+        "in their order": (lambda *a: while_pruned(*a, order=list), "any order"),
+        "against the last": (lambda m, levels, f, most: while_pruned(m, levels, f, most, fine=lambda now, _, before: now >= before - most - 1e-9), "should be zero"),
+        "the highest": (lambda m, levels, f, most: while_pruned(m, levels, f, 1e9), "should be zero"),
+        "itself": (lambda m, levels, f, most: m, "Return a copy"),
+        "each layer alike": (lambda *a: while_pruned(*a, budget=pl.uniform), "should be zero|smallest weights of all layers"),
+        "largest": (lambda *a: while_pruned(*a, score=lambda m: {k: -v for k, v in pl.magnitude(m).items()}), "smallest weights"),
+        "a number": (lambda m, levels, f, most: max(levels), "Return the pruned network"),
+    },
+    "switches_and_fragments": {
+        "the other way round": (lambda f: exercises.switches_and_fragments.solve(f)[::-1], "switches first"),
+        "names alone": (lambda f: (max(0, len({*f} - {-1}) - 1), gaps_in(f, ends=False)), "comes back"),
+        "gaps at the end": (lambda f: (changes([x for x in f if x >= 0]), gaps_in(f)), "no gap between boxes"),
+        "a gap is a switch": (lambda f: (changes(f), gaps_in(f, ends=False)), "no switch"),
+        "every frame of a gap": (lambda f: (changes([x for x in f if x >= 0]), "".join(" x"[x >= 0] for x in f).strip().count(" ")), "counts once"),
+        "0 is nothing": (lambda f: (changes([x for x in f if x > 0]), gaps_in(f, ends=False)), "like any other"),
+        "one number": (lambda f: exercises.switches_and_fragments.solve(f)[0], "two numbers"),
+    },
+    "needed_factor": {
+        "Amdahl forwards": (lambda d, r, w: (d + r) / (d / w + r), "For detector"),
+        "wanted itself": (lambda d, r, w: w, "must become 1"),
+        "never infinite": (lambda d, r, w: exercises.needed_factor.solve(d, r, w) if (d + r) / w > r else 0.0, "out of reach"),
+        "negative": (lambda d, r, w: d / ((d + r) / w - r) if (d + r) / w != r else float("inf"), "can't be had"),
+        "at least one": (lambda d, r, w: max(1.0, exercises.needed_factor.solve(d, r, w)), "Slower is allowed"),
+        "both": (lambda d, r, w: (d, r), "one number"),
     },
     "prune_exactly": {
         "threshold": (lambda s, k: s > s.flatten().sort().values[max(k - 1, 0)], "equal scores"),

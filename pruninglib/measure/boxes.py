@@ -32,11 +32,13 @@ class Matches(NamedTuple):
     scores: float32 (n, objects), of the detection that found the object; 0 where none did.
     overlaps: float32 (n, objects), its intersection over union (IoU) with the object; 0 where none.
     right: bool (n, found), whether a detection found an object.
+    which: int64 (n, objects), the detection that found the object; -1 where none did.
     """
 
     scores: Tensor
     overlaps: Tensor
     right: Tensor
+    which: Tensor
 
 
 def match(found: Detections, classes: Tensor, boxes: Tensor, overlap: float = 0.5) -> Matches:
@@ -50,6 +52,7 @@ def match(found: Detections, classes: Tensor, boxes: Tensor, overlap: float = 0.
         raise ValueError(f"overlap is {overlap}, but must lie in (0, 1]")
     scores, overlaps = torch.zeros(classes.shape), torch.zeros(classes.shape)
     right = torch.zeros(found.scores.shape, dtype=torch.bool)
+    which = torch.full(classes.shape, -1)
     iou = torch.stack([box_iou(*pair) for pair in zip(found.boxes, boxes, strict=True)])
     iou[found.classes.unsqueeze(2) != classes.unsqueeze(1)] = 0  # (n, found, objects)
     for i in range(iou.shape[1] if classes.shape[1] else 0):
@@ -58,8 +61,9 @@ def match(found: Detections, classes: Tensor, boxes: Tensor, overlap: float = 0.
         at = at[hit]
         scores[hit, at], overlaps[hit, at] = found.scores[hit, i], best[hit]
         right[hit, i] = True
+        which[hit, at] = i
         iou[hit, :, at] = 0  # no longer free
-    return Matches(scores, overlaps, right)
+    return Matches(scores, overlaps, right, which)
 
 
 def best_threshold(found: Detections, right: Tensor, objects: int) -> float:

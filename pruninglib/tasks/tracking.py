@@ -5,13 +5,12 @@ least cost gives it a box there (SORT: Bewley et al., ICIP 2016). Boxes of low s
 that got none (ByteTrack: Zhang et al., ECCV 2022).
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
-from torch import Tensor
 
+from ..measure.boxes import Detections
 from ..measure.tracks import Tracks, iou
 from .motion import driven, sequences
 from .scenes import Scenes
@@ -35,27 +34,6 @@ def moving(data: str = "bundled") -> dict[str, Scenes]:
     if data == "full":
         return {split: driven(split) for split in MOVING}
     raise ValueError(f"data is {data!r}, but must be 'bundled' or 'full'")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Of a tracker. Choose them on valid, for each detector.
-
-    least: score from which on a box may begin a track, and is given to tracks first.
-    low: score from which on a box may go to a track that got no other; None: there is no such second
-        round.
-    overlap: the least IoU of a box with where a track is predicted.
-    births: boxes in a row before a track is shown.
-    patience: frames that a shown track is kept without a box.
-    shown: of these the first ones, in which it is shown where it is predicted.
-    """
-
-    least: float
-    low: float | None = None
-    overlap: float = 0.3
-    births: int = 2
-    patience: int = 4
-    shown: int = 0
 
 
 class Filter(NamedTuple):
@@ -112,10 +90,35 @@ def assign(fit: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Tracker:
-    """Of several sequences at a time, each on its own; `step` takes a frame of each."""
+    """Of several sequences at a time, each on its own; `step` takes a frame of each.
 
-    def __init__(self, settings: Settings):
-        self.settings = settings
+    Choose on valid, for each detector:
+    least: score from which on a box may begin a track, and is given to tracks first.
+    low: score from which on a box may go to a track that got no other; None: there is no second round.
+    overlap: the least IoU of a box with where a track is predicted.
+    births: boxes in a row before a track is shown; one that misses a frame before is dropped.
+    patience: frames that a shown track is kept without a box.
+    shown: of these the first ones, in which it is shown where it is predicted.
+    """
+
+    def __init__(
+        self,
+        least: float,
+        low: float | None = None,
+        overlap: float = 0.2,
+        births: int = 1,
+        patience: int = 6,
+        shown: int = 1,
+    ):
+        if low is not None and low > least:
+            raise ValueError(f"low is {low}, but must be at most least, {least}")
+        if births < 1 or patience < 0 or not 0 <= shown <= patience:
+            raise ValueError(
+                f"births, patience and shown are {births}, {patience} and {shown}: "
+                "births must be 1 or more, shown from 0 to patience"
+            )
+        self.least, self.low, self.overlap = least, low, overlap
+        self.births, self.patience, self.shown = births, patience, shown
         self.filter = Filter.begun(np.zeros((0, 4)))
         # of each track: its sequence, name, boxes so far, frames since the last one
         self.sequence, self.name, self.boxes, self.since = (np.zeros(0, int) for _ in range(4))
@@ -126,21 +129,22 @@ class Tracker:
 
         Returns sequence, name and box of the tracks that are shown.
         """
-        s = self.settings
         self.filter = self.filter.predicted()
         where = as_boxes(self.filter.at)
-        free, sure = np.ones(len(self.name), dtype=bool), scores >= s.least
+        free, sure = np.ones(len(self.name), dtype=bool), scores >= self.least
         # in the second round, only tracks that are shown already and had a box just before
-        steady = (self.boxes >= s.births) & (self.since == 0)
+        steady = (self.boxes >= self.births) & (self.since == 0)
         rounds = (
-            [(sure, free)] if s.low is None else [(sure, free), (~sure & (scores >= s.low), steady)]
+            [(sure, free)]
+            if self.low is None
+            else [(sure, free), (~sure & (scores >= self.low), steady)]
         )
         rows, columns = [np.zeros(0, int)], [np.zeros(0, int)]
         for part, may in rounds:
             for one in np.unique(sequence[part]):
                 tracks = (free & may & (self.sequence == one)).nonzero()[0]
                 found = (part & (sequence == one)).nonzero()[0]
-                a, b = assign(iou(where[tracks], boxes[found]), s.overlap)
+                a, b = assign(iou(where[tracks], boxes[found]), self.overlap)
                 rows.append(tracks[a])
                 columns.append(found[b])
                 free[tracks[a]] = False
@@ -152,9 +156,9 @@ class Tracker:
         new = sure.copy()
         new[columns] = False
         self._begin(boxes[new], sequence[new])
-        ripe = self.boxes >= s.births
-        self._keep((self.since == 0) | ripe & (self.since <= s.patience))
-        show = (self.boxes >= s.births) & (self.since <= s.shown)
+        ripe = self.boxes >= self.births
+        self._keep((self.since == 0) | ripe & (self.since <= self.patience))
+        show = (self.boxes >= self.births) & (self.since <= self.shown)
         return self.sequence[show], self.name[show], as_boxes(self.filter.at[show])
 
     def _begin(self, boxes: np.ndarray, sequence: np.ndarray) -> None:
@@ -174,20 +178,16 @@ class Tracker:
         )
 
 
-def track(
-    boxes: Tensor, scores: Tensor, sequence: Tensor, frame: Tensor, settings: Settings
-) -> Tracks:
-    """All of a `Tracker`'s steps, over the frames of some sequences.
+def track(found: Detections, moving: Scenes, **settings) -> Tracks:
+    """What a `Tracker` with those settings makes of all frames of scenes in motion.
 
-    boxes, scores: float32 (n, found, 4) and (n, found), as `detect(..., kinds=False)` finds them.
-    sequence, frame: int (n,): whose frame it is, and when. A sequence's frames follow on one another.
+    found: of each frame, as `detect(..., kinds=False)` finds them.
     """
-    tracker, rows = Tracker(settings), []
-    boxes, scores, sequence, frame = (
-        np.asarray(part) for part in (boxes.double(), scores, sequence, frame)
-    )
-    floor = settings.least if settings.low is None else min(settings.low, settings.least)
-    for time in range(frame.min(), frame.max() + 1):
+    tracker, rows = Tracker(**settings), []
+    boxes, scores = found.boxes.double().numpy(), found.scores.numpy()
+    sequence, frame = (part.numpy().astype(int) for part in (moving.sequence, moving.frame))
+    floor = tracker.least if tracker.low is None else tracker.low
+    for time in range(frame.max() + 1):
         at = (frame == time).nonzero()[0]
         which, place = (scores[at] >= floor).nonzero()
         which = at[which]

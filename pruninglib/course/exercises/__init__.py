@@ -17,6 +17,7 @@ from .sensitivity import (
 )
 from .sentiment import f1_of, may_leave, without_heads
 from .structure import chain_without, speed_ups, two_of_four
+from .tracking import needed_factor, prune_while, switches_and_fragments
 from .what_is_pruning import csr_bytes, mask_from_threshold, sparsity_of
 from .when_to_prune import cubic_by_step, pareto_front, rewind, shuffle_within_layers
 
@@ -38,11 +39,13 @@ __all__ = [
     "may_leave",
     "memorised_share",
     "ndcg_of_one",
+    "needed_factor",
     "pareto_front",
     "prune_but",
     "prune_dimensions",
     "prune_exactly",
     "prune_in_units",
+    "prune_while",
     "rewind",
     "right_boxes",
     "row_pruned_bytes",
@@ -50,6 +53,7 @@ __all__ = [
     "sparsity_of",
     "speed_ups",
     "stopping_epoch",
+    "switches_and_fragments",
     "threshold_for",
     "two_of_four",
     "two_readings",
