@@ -20,13 +20,13 @@ UNREST = 0.05  # pixels² a frame⁴, variance of what a velocity changes by in 
 UNKNOWN = 4.0  # pixels² a frame², variance of a velocity before it was seen
 
 
-MOVING = {"valid": 16, "test": 30}  # sequences of 40 frames
+MOVING = {"valid": 16, "test": 24}  # sequences of 40 frames
 
 
 def moving(data: str = "bundled") -> dict[str, Scenes]:
     """Scenes in motion of splits valid and test (lesson 10), for the detectors of `detection()`.
 
-    data: "bundled", generated motion: 16 and 30 sequences of 40 frames, 64×64 pixels; or "full", the
+    data: "bundled", generated motion: 16 and 24 sequences of 40 frames, 64×64 pixels; or "full", the
         same digits moved as KITTI's objects did: 7 and 14 sequences of up to 120 frames, 64×216.
     """
     if data == "bundled":
