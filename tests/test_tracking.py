@@ -1,12 +1,20 @@
-"""Tracks: MOTA, IDF1 and HOTA by hand, as published, and as two libraries count where they are installed."""
+"""Tracks: MOTA, IDF1 and HOTA by hand, as published, and as TrackEval counts where it is installed;
+the tracker; KITTI's tracks.
+"""
+
+import zipfile
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+import pruninglib as pl
 from pruninglib.measure import tracks
+from pruninglib.measure.boxes import Detections
 from pruninglib.measure.tracks import Tracks
-from pruninglib.tasks import datasets
+from pruninglib.tasks import datasets, motion
+from pruninglib.tasks.tracking import NOISE, UNKNOWN, UNREST, Filter, Tracker, assign
 
 BOX = np.array([0.0, 0.0, 10.0, 10.0])
 
@@ -241,3 +249,197 @@ def test_as_trackeval_counts(seed):
         assert got[ours] == pytest.approx(clear[name])
     same = metrics.Identity({"PRINT_CONFIG": False}).eval_sequence(data)
     assert pytest.approx(same["IDF1"]) == got.IDF1
+
+
+# ---- the tracker ----
+
+
+def test_the_filter_is_kalmans():
+    """Of value and velocity, as matrices, over random boxes and gaps."""
+    random, F, H = np.random.default_rng(0), np.array([[1.0, 1], [0, 1]]), np.array([[1.0, 0]])
+    Q = UNREST * np.array([[1 / 4, 1 / 2], [1 / 2, 1]])
+    first = random.normal(size=(1, 4))
+    ours, s, P = Filter.begun(first), np.stack([first[0], np.zeros(4)]), np.diag([NOISE, UNKNOWN])
+    for _ in range(20):
+        ours, s, P = ours.predicted(), F @ s, F @ P @ F.T + Q
+        if random.random() < 0.6:
+            z = random.normal(size=(1, 4))
+            K = P @ H.T / (H @ P @ H.T + NOISE)
+            s, P = s + K @ (z - H @ s), P - K @ H @ P
+            ours = ours.updated(np.array([0]), z)
+        np.testing.assert_allclose([ours.at[0], ours.speed[0]], s)
+        np.testing.assert_allclose(ours.spread[0], [P[0, 0], P[0, 1], P[1, 1]])
+
+
+def test_the_assignment_has_the_largest_sum_and_leaves_out_what_hardly_fits():
+    fit = np.array([[0.6, 0.5], [0.5, 0.1], [0.25, 0.0]])
+    rows, columns = assign(fit, 0.3)  # 0.5 + 0.5 is more than 0.6 + 0.1
+    assert (rows.tolist(), columns.tolist()) == ([0, 1], [1, 0])
+    assert assign(fit, 0.55)[0].tolist() == [0]
+    assert [len(part) for part in assign(np.zeros((0, 3)), 0.3)] == [0, 0]
+
+
+def played(frames: list[list[tuple]], **settings) -> list[list[int]]:
+    """The names shown in each frame; a frame is a list of (x, score)."""
+    tracker, shown = Tracker(**settings), []
+    for boxes in frames:
+        at = np.array([[x, 0, x, 0] for x, _ in boxes], dtype=float).reshape(-1, 4) + BOX
+        scores = np.array([score for _, score in boxes])
+        shown.append(tracker.step(at, scores, np.zeros(len(boxes), int))[1].tolist())
+    return shown
+
+
+STEADY = [[(2 * t, 0.9)] for t in range(10)]
+
+
+def blinking(*missed: int, score: float | None = None) -> list[list[tuple]]:
+    """An object that moves; in those frames nothing is found, or a box of another score."""
+    return [([(2 * t, score)] if score else []) if t in missed else STEADY[t] for t in range(10)]
+
+
+def test_a_track_is_kept_and_shown_for_a_while_without_boxes():
+    assert played(STEADY, least=0.5) == [[0]] * 10
+    assert played(blinking(4, 5), least=0.5, shown=0) == [[0]] * 4 + [[]] * 2 + [[0]] * 4
+    assert played(blinking(4, 5), least=0.5, shown=1) == [[0]] * 5 + [[]] + [[0]] * 4
+    assert played(blinking(4, 5), least=0.5, shown=2) == [[0]] * 10
+    assert played(blinking(4, 5), least=0.5, shown=0, patience=1)[-1] == [1]
+
+
+def test_what_is_seen_once_is_not_shown():
+    frames = [[(0, 0.9), (100, 0.9)], [(0, 0.9)], [(0, 0.9), (100, 0.9)], [(0, 0.9), (100, 0.9)]]
+    assert played(frames, least=0.5, births=2, shown=0) == [[], [0], [0], [0, 2]]
+    assert played(frames, least=0.5, births=1, shown=0) == [[0, 1], [0], [0, 1], [0, 1]]
+
+
+def test_boxes_of_low_scores_go_on_but_begin_nothing():
+    low = blinking(4, 5, 6, score=0.3)
+    assert played(low, least=0.5, shown=0)[4:7] == [[]] * 3
+    assert played(low, least=0.5, low=0.2, shown=0) == [[0]] * 10
+    assert played(low, least=0.5, low=0.4, shown=0)[4:7] == [[]] * 3
+    assert played([[(0, 0.3)]] * 5, least=0.5, low=0.2) == [[]] * 5
+    # nor do they wake a track that had no box just before
+    gap = [[(0, 0.9)], [], [(0, 0.3)], [(0, 0.9)]]
+    assert played(gap, least=0.5, low=0.2, shown=0) == [[0], [], [], [0]]
+
+
+def test_a_low_box_is_not_taken_before_a_sure_one():
+    frames = [[(0, 0.9)], [(0, 0.3), (2, 0.9)]]
+    assert played(frames, least=0.5, low=0.2) == [[0], [0]]
+
+
+def in_motion(number: int = 3, frames: int = 12) -> tuple[pl.tasks.scenes.Scenes, Detections]:
+    """Scenes, and a detector that finds all that is wanted, and no more."""
+    scenes = motion.sequences("valid", number, frames)
+    boxes, kinds = scenes.boxes.float(), torch.zeros(scenes.wanted.shape, dtype=torch.long)
+    return scenes, Detections(boxes, scenes.wanted.float(), kinds)
+
+
+def test_a_perfect_detector_is_tracked_well_and_films_are_told_apart():
+    scenes, found = in_motion()
+    objects, ignored = pl.truth_of(scenes)
+    whole = pl.track(found, scenes, least=0.5, shown=0, overlap=0.1)
+    got = tracks.scores(tracks.counts(objects, whole, ignored).sum())
+    assert got.precision > 0.95 and got.recall > 0.95 and got.IDF1 > 0.9 and got.HOTA > 0.8
+    one = scenes.sequence == 1
+    parts = {name: getattr(scenes, name)[one] for name in scenes.__dataclass_fields__}
+    alone = pl.track(
+        Detections(*(p[one] for p in found)), type(scenes)(**parts), least=0.5, shown=0, overlap=0.1
+    )
+    again = whole.where(whole.sequence == 1)
+    np.testing.assert_allclose(alone.boxes, again.boxes)
+    np.testing.assert_array_equal(
+        *(np.unique(t.identity, return_inverse=True)[1] for t in (alone, again))
+    )
+
+
+def test_a_detector_that_does_not_ask_for_classes_finds_each_place_once():
+    task = pl.detection(pictures=4)
+    network, images = task.build(0), task.splits["test"][0][:3]
+    every, once = pl.detect(network, images, 256 * 10), pl.detect(network, images, 256, kinds=False)
+    for i in range(3):
+        sums = {}
+        for box, score in zip(every.boxes[i].tolist(), every.scores[i].tolist(), strict=True):
+            sums[tuple(box)] = sums.get(tuple(box), 0) + score
+        for box, score in zip(once.boxes[i].tolist()[:20], once.scores[i].tolist(), strict=False):
+            assert sums[tuple(box)] == pytest.approx(score, abs=1e-5)
+
+
+def test_a_match_says_which_box_found_an_object():
+    boxes = torch.tensor([[[0.0, 0, 10, 10], [40, 0, 50, 10], [1, 0, 11, 10]]])
+    found = Detections(boxes, torch.tensor([[0.9, 0.8, 0.7]]), torch.zeros(1, 3, dtype=torch.long))
+    there = torch.tensor([[[40.0, 0, 50, 10], [0, 0, 10, 10], [90, 0, 99, 9]]])
+    assert pl.boxes.match(found, torch.zeros(1, 3), there).which.tolist() == [[1, 0, -1]]
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"least": 0.3, "low": 0.4}, "low is 0.4, but must be at most least, 0.3"),
+        ({"least": 0.3, "births": 0}, "births must be 1 or more"),
+        ({"least": 0.3, "patience": 1, "shown": 2}, "shown from 0 to patience"),
+    ],
+)
+def test_settings_that_can_not_be(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Tracker(**settings)
+
+
+# ---- KITTI ----
+
+
+def line(frame: int, name: int, kind: str, x: float, y: float, side: float, depth: float) -> str:
+    box = f"{x} {y} {x + side} {y + side}"
+    return f"{frame} {name} {kind} 0 0 -1.5 {box} 1.5 1.6 3.8 0.0 1.7 {depth} -1.5\n"
+
+
+@pytest.fixture
+def kitti(tmp_path, monkeypatch):
+    """An archive as published, of two short films: one for valid and one for test."""
+    monkeypatch.setenv("PRUNINGLIB_DATA", str(tmp_path))
+    path = tmp_path / "kitti-tracking" / "label_02.zip"
+    path.parent.mkdir()
+    near = [line(t, 0, "Car", 300 + 10 * t, 150, 80, 9.0) for t in range(4)]
+    far = [line(t, 1, "Pedestrian", 300, 150, 60, 30.0) for t in range(4)]
+    tiny = [line(2, 2, "Cyclist", 900, 150, 20, 60.0), line(2, -1, "DontCare", 0, 0, 50, -1000.0)]
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("training/label_02/0000.txt", "".join(near + far + tiny))
+        archive.writestr("training/label_02/0001.txt", "".join(far))
+        archive.writestr("readme.txt", "anything")
+    monkeypatch.setattr(datasets, "KITTI", ("http://nowhere", datasets._inside(path, "label_02")))
+    return path
+
+
+def test_kittis_tracks_are_read(kitti):
+    rows = datasets.kitti_tracks()
+    assert len(rows) == 13 and "DontCare" not in set(rows.kind)
+    first = rows[(rows.sequence == 0) & (rows.identity == 0) & (rows.frame == 3)].iloc[0]
+    assert first[["x0", "y0", "x1", "y1", "depth"]].tolist() == [330, 150, 410, 230, 9]
+    assert datasets.available()["kitti-tracking"]
+
+
+def test_digits_move_as_kittis_objects_did(kitti):
+    valid, test = pl.moving("full").values()
+    assert valid.images.shape == (4, 1, 64, 216) and len(test.images) == 4
+    assert valid.present.sum(0).tolist() == [4, 4, 0]  # the cyclist is too small
+    assert valid.sizes[:, 0].tolist() == [14] * 4 and valid.sizes[:, 1].tolist() == [10] * 4
+    middle = valid.corners[:, 0, 0] + 7
+    np.testing.assert_allclose(middle, [58, 60, 61, 63], atol=1)
+    assert (valid.hidden[:, 1] > 0).any() and not (valid.hidden[:, 0] > 0).any()  # who is nearer?
+    assert len(set(valid.digits[:, 0].tolist())) == 1
+
+
+def test_other_tracks_are_refused(kitti):
+    with zipfile.ZipFile(kitti, "a") as archive:
+        archive.writestr("training/label_02/0002.txt", "")
+    with pytest.raises(ValueError, match=r"label_02\.zip is not the published file"):
+        datasets.kitti_tracks()
+    kitti.write_text("<html>log in</html>")
+    with pytest.raises(ValueError, match=r"label_02\.zip is not the published file"):
+        datasets.kitti_tracks()
+
+
+def test_of_what_there_is_no_motion():
+    with pytest.raises(ValueError, match="'bundled' or 'full'"):
+        pl.moving("both")
+    with pytest.raises(ValueError, match="'valid' or 'test'"):
+        motion.driven("train")
