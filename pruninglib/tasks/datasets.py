@@ -212,7 +212,7 @@ def kitti_tracks() -> pd.DataFrame:
     }
     parts = []
     with ZipFile(path) as archive:
-        for name in sorted(n for n in archive.namelist() if n.endswith(".txt")):
+        for name in sorted(n for n in archive.namelist() if "label_02/" in n and n[-1] != "/"):
             with archive.open(name) as file:
                 rows = pd.read_csv(file, sep=" ", header=None, usecols=list(columns))
             parts.append(rows.assign(sequence=int(Path(name).stem)))
