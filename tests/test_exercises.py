@@ -349,7 +349,7 @@ MISTAKES = {
         "against the last": (lambda m, levels, f, most: while_pruned(m, levels, f, most, fine=lambda now, _, before: now >= before - most - 1e-9), "should be zero"),
         "the highest": (lambda m, levels, f, most: while_pruned(m, levels, f, 1e9), "should be zero"),
         "itself": (lambda m, levels, f, most: m, "Return a copy"),
-        "each layer alike": (lambda *a: while_pruned(*a, budget=pl.uniform), "should be zero|smallest weights of all layers"),
+        "each layer alike": (lambda *a: while_pruned(*a, budget=pl.uniform), "smallest weights of all layers"),
         "largest": (lambda *a: while_pruned(*a, score=lambda m: {k: -v for k, v in pl.magnitude(m).items()}), "smallest weights"),
         "a number": (lambda m, levels, f, most: max(levels), "Return the pruned network"),
     },

@@ -72,6 +72,8 @@ def _judge_prune_while(answer) -> str | None:
     "Go through `sorted(levels)`, and remember the last copy whose metric is `metric(model) - most` or more.",
 )
 def prune_while(model: nn.Module, levels: list[float], metric, most: float) -> nn.Module:
+    import copy
+
     best, whole = copy.deepcopy(model), metric(model)
     for level in sorted(levels):
         tried = copy.deepcopy(model)
