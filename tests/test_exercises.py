@@ -160,9 +160,6 @@ def heads_cut(state, heads, keep, rows=None):
     }
 
 
-# name of the exercise -> named mistake -> (answer, a word of the message that helps)
-
-
 def first_failure(scores, right, precision):
     found = float("inf")
     for score in scores.sort(descending=True).values.unique().flip(0):
@@ -172,6 +169,7 @@ def first_failure(scores, right, precision):
     return found
 
 
+# name of the exercise -> named mistake -> (answer, a word of the message that helps)
 MISTAKES = {
     "sparsity_of": {
         "share kept": (
