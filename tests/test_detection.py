@@ -436,7 +436,9 @@ def test_all_that_is_shipped_is_there_and_small():
     pd.testing.assert_frame_equal(table, pretrained.records(), check_dtype=False)
 
 
-@pytest.mark.parametrize("network", pretrained.shipped(), ids=lambda n: pretrained.file_of(*n))
+@pytest.mark.parametrize(
+    "network", list(pretrained.shipped()), ids=lambda n: pretrained.file_of(*n)
+)
 def test_a_shipped_network_scores_what_its_record_says(network):
     task, seed, width = network
     record = json.loads(
