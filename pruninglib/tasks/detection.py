@@ -231,7 +231,7 @@ def detect(model: nn.Module, images: Tensor, most: int, kinds: bool = True) -> D
         score that something is there, and its surest class.
     """
     with evaluating(model):
-        parts = [decoded(model(part), most, kinds) for part in images.split(256)]
+        parts = [decoded(model(part), most, kinds) for part in images.split(64)]  # in the cache
     return Detections(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
