@@ -9,6 +9,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils import prune
 
 import pruninglib as pl
 from pruninglib.course import exercises
@@ -182,6 +183,25 @@ def while_pruned(
             best, before = tried, metric(tried)
         elif stop:
             break
+    return best
+
+
+def kept_apart(pruned, whole):
+    """The pruned network; if nothing is, the one that is given."""
+    return pruned if any((w == 0).any() for w in pl.weights_of(pruned).values()) else whole
+
+
+def pruned_by_torch(model, levels, metric, most):
+    """`prune_while` with torch's own pruning, which writes the weights behind the biases."""
+    best, layers = copy.deepcopy(model), range(len(model))
+    for level in sorted(levels):
+        tried = copy.deepcopy(model)
+        parts = [(tried[i], "weight") for i in layers]
+        prune.global_unstructured(parts, prune.L1Unstructured, amount=level)
+        for part in parts:
+            prune.remove(*part)
+        if metric(tried) >= metric(model) - most - 1e-9:
+            best = tried
     return best
 
 
@@ -368,6 +388,8 @@ MISTAKES = {
         "each layer alike": (lambda *a: while_pruned(*a, budget=pl.uniform), "smallest weights of all layers"),
         "largest": (lambda *a: while_pruned(*a, score=lambda m: {k: -v for k, v in pl.magnitude(m).items()}), "smallest weights"),
         "a number": (lambda m, levels, f, most: max(levels), "Return the pruned network"),
+        "the same weights": (lambda m, *rest: kept_apart(while_pruned(m, *rest), copy.copy(m)), "shares no weights"),
+        "what to keep": (lambda m, levels, *rest: while_pruned(m, [0.9 * level for level in levels], *rest), "of its 80 weights"),
     },
     "switches_and_fragments": {
         "the other way round": (lambda f: exercises.switches_and_fragments.solve(f)[::-1], "switches first"),
@@ -377,6 +399,10 @@ MISTAKES = {
         "every frame of a gap": (lambda f: (changes([x for x in f if x >= 0]), "".join(" x"[x >= 0] for x in f).strip().count(" ")), "counts once"),
         "0 is nothing": (lambda f: (changes([x for x in f if x > 0]), gaps_in(f, ends=False)), "like any other"),
         "one number": (lambda f: exercises.switches_and_fragments.solve(f)[0], "two numbers"),
+        "their sum": (lambda f: (sum(exercises.switches_and_fragments.solve(f)), 0), "counts once"),
+        "more by a half": (lambda f: [v + 0.5 for v in exercises.switches_and_fragments.solve(f)], "counts once"),
+        "in words": (lambda f: str(exercises.switches_and_fragments.solve(f)), "two numbers"),
+        "own error": (lambda f: f >= 0, "TypeError"),
     },
     "needed_factor": {
         "Amdahl forwards": (lambda d, r, w: (d + r) / (d / w + r), "For detector"),
@@ -385,6 +411,8 @@ MISTAKES = {
         "negative": (lambda d, r, w: d / ((d + r) / w - r) if (d + r) / w != r else float("inf"), "can't be had"),
         "at least one": (lambda d, r, w: max(1.0, exercises.needed_factor.solve(d, r, w)), "Slower is allowed"),
         "both": (lambda d, r, w: (d, r), "one number"),
+        "unguarded": (lambda d, r, w: max(d / ((d + r) / w - r), 0) or float("inf"), "just out of reach"),
+        "in words": (lambda d, r, w: str(exercises.needed_factor.solve(d, r, w)), "one number"),
     },
     "prune_exactly": {
         "threshold": (lambda s, k: s > s.flatten().sort().values[max(k - 1, 0)], "equal scores"),
@@ -1054,6 +1082,7 @@ MASKS = (torch.clone, np.asarray, torch.Tensor.tolist)
         "row_pruned_bytes",
         "highest_release",
         "threshold_for",
+        "needed_factor",
     ],
 )
 @pytest.mark.parametrize("as_type", NUMBERS)
@@ -1155,6 +1184,16 @@ def test_smaller_heads_of_other_types_and_in_another_order_pass(as_type):
         assert exercises.without_heads.check(
             lambda s, h, k, turn=turn: {n: as_type(v) for n, v in heads_cut(s, h, k[::turn]).items()}
         ) == CORRECT  # fmt: skip
+
+
+@pytest.mark.parametrize("as_type", [list, np.array, torch.tensor])
+def test_right_counts_of_other_types_pass(as_type):
+    exercise = exercises.switches_and_fragments
+    assert exercise.check(lambda *inputs: as_type(exercise.solve(*inputs))) == CORRECT
+
+
+def test_torch_prunes_as_well():
+    assert exercises.prune_while.check(pruned_by_torch) == CORRECT
 
 
 @pytest.mark.parametrize("answer", [with_keep, by_new_data])
