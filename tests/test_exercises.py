@@ -19,7 +19,10 @@ from pruninglib.measure.stats import interval
 
 ROOT = Path(__file__).parents[1]
 EXERCISES = [n for n in exercises.__all__ if isinstance(getattr(exercises, n), Exercise)]
-SELF_TESTS = {"foundations": "1_foundations/self_test.ipynb"}  # name of the questions -> notebook
+SELF_TESTS = {  # name of the questions -> notebook
+    "foundations": "1_foundations/self_test.ipynb",
+    "vision": "2_vision/self_test.ipynb",
+}
 QUESTIONS = [
     pytest.param(name, number, id=f"{name} {number}")
     for name in SELF_TESTS

@@ -1,6 +1,6 @@
 """What a lesson asks: `exercises.NAME.check(answer)`, `.hint()`, `.solution()`.
 
-`exercises.foundations` holds the questions of Part 1's self-test, by number.
+`exercises.foundations` and `exercises.vision` hold the questions of the self-tests, by number.
 """
 
 from .foundations import QUESTIONS as foundations
@@ -18,6 +18,7 @@ from .sensitivity import (
 from .sentiment import f1_of, may_leave, without_heads
 from .structure import chain_without, speed_ups, two_of_four
 from .tracking import needed_factor, prune_while, switches_and_fragments
+from .vision import QUESTIONS as vision
 from .what_is_pruning import csr_bytes, mask_from_threshold, sparsity_of
 from .when_to_prune import cubic_by_step, pareto_front, rewind, shuffle_within_layers
 
@@ -58,5 +59,6 @@ __all__ = [
     "two_of_four",
     "two_readings",
     "verdict_for",
+    "vision",
     "without_heads",
 ]
