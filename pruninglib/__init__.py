@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 from .base.files import load_shrunk, save_shrunk
 from .course import exercises
 from .course.lesson import claim, record, say
-from .measure import boxes, plots
+from .measure import boxes, plots, regions
 from .measure.cost import training_cost
 from .measure.damage import by_slice, changed, damage
 from .measure.experiment import (
@@ -50,4 +50,5 @@ from .tasks.detection import detect, detection
 from .tasks.digits import digits
 from .tasks.pretrained import pretrained
 from .tasks.ranking import ranking
+from .tasks.segmentation import segment, segmentation
 from .tasks.sentiment import sentiment
