@@ -11,6 +11,9 @@ from torch.nn.functional import cross_entropy, interpolate
 
 from ..measure.regions import boundary_ious, ious
 from ..measure.training import evaluating
+from ..prune.criteria import Scores
+from ..prune.select import select
+from ..prune.shrink import coupled, pool, shrink, spread
 from . import datasets
 from .detection import block
 from .scenes import SIZES, Scenes, scenes
@@ -23,6 +26,7 @@ CLASSES = {
     "full": ("background", *datasets.CLOTHES),
 }
 CHANNELS = (8, 16, 24, 32)  # of the network, from the finest to the coarsest
+Shape = tuple[int, ...]  # channels of each layer but the last: encoder, bottom, ways up, decoder
 LITTLE = 48  # pixels of a region in a photograph, or fewer: 0.8 % of it
 Batch = tuple[Tensor, Tensor, Tensor]  # images, labels, owners
 
@@ -144,11 +148,14 @@ def regions_of(images: Tensor, labels: Tensor, owners: Tensor) -> dict[str, Tens
     return slices | {"little": known.pixels <= LITTLE}
 
 
-def build(channels: int, classes: int, seed: int, width: float = 1.0) -> "UNet":
-    """An untrained network; hidden layers scaled by `width`, one channel at least."""
+def build(channels: int, classes: int, seed: int, width: float | Shape = 1.0) -> "UNet":
+    """An untrained network; hidden layers scaled by `width`, one channel at least, or of a shape."""
+    if not isinstance(width, tuple):
+        sizes = [max(1, round(n * width)) for n in CHANNELS]
+        width = (*sizes, sizes[-1], *sizes[:-1], *sizes[:-1])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return UNet(channels, classes, [max(1, round(n * width)) for n in CHANNELS])
+        return UNet(channels, classes, width)
 
 
 class UNet(nn.Module):
@@ -159,17 +166,18 @@ class UNet(nn.Module):
     `[from below, skip]`.
     """
 
-    def __init__(self, channels: int, classes: int, sizes: list[int]):
+    def __init__(self, channels: int, classes: int, shape: Shape):
         super().__init__()
-        inner = [channels, *sizes]
+        encoder, bottom, up, decoder = shape[:4], shape[4], shape[5:8], shape[8:]
+        inner, outer = (channels, *encoder), (*decoder[1:], bottom)
         self.encoder = nn.ModuleList(
-            block(a, b, stride=2 if i else 1)
-            for i, (a, b) in enumerate(zip(inner, sizes, strict=False))
+            block(a, b, stride=2 if i else 1) for i, (a, b) in enumerate(pairwise(inner))
         )
-        self.bottom = block(sizes[-1], sizes[-1])
-        self.up = nn.ModuleList(block(b, a, kernel=1) for a, b in pairwise(sizes))
-        self.decoder = nn.ModuleList(block(2 * a, a) for a in sizes[:-1])
-        self.head = nn.Conv2d(sizes[0], classes, 1)
+        self.bottom = block(encoder[-1], bottom)
+        self.up = nn.ModuleList(map(partial(block, kernel=1), outer, up))
+        joined = [a + b for a, b in zip(up, encoder[:-1], strict=True)]
+        self.decoder = nn.ModuleList(map(block, joined, decoder))
+        self.head = nn.Conv2d(decoder[0], classes, 1)
 
     def forward(self, images: Tensor) -> Tensor:
         x, skips = (images.to(self.head.weight.dtype) - 128) / 64, []
@@ -182,6 +190,17 @@ class UNet(nn.Module):
             below = interpolate(up(x), skip.shape[2:])  # as it was, each pixel four times
             x = stage(torch.cat([below, skip], dim=1))
         return self.head(x)
+
+
+def cut(network: nn.Module, shape: Shape, scores: Scores, example: Tensor) -> nn.Module:
+    """A smaller network: in each layer the channels with the highest mean scores, as many as `shape`
+    says.
+    """
+    groups, kept = coupled(network, example), {}
+    pooled = pool(scores, groups)
+    for channels, (name, values) in zip(shape, pooled.items(), strict=True):
+        kept |= select({name: values}, 1 - channels / len(values))
+    return shrink(network, spread(kept, groups), example)
 
 
 def loss(model: nn.Module, batch: Batch) -> Tensor:
