@@ -48,7 +48,7 @@ from .prune.shrink import coupled, pool, shrink, spread
 from .prune.weights import prunable, sparsity, weights_of
 from .tasks.detection import detect, detection
 from .tasks.digits import digits
-from .tasks.pretrained import pretrained
+from .tasks.pretrained import cut_down, pretrained
 from .tasks.ranking import ranking
 from .tasks.segmentation import segment, segmentation
 from .tasks.sentiment import sentiment

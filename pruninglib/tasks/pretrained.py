@@ -16,10 +16,10 @@ from torch import nn
 
 from ..base.files import read_tensors, write_tensors
 from ..measure.experiment import with_recipe
-from ..prune.criteria import random, taylor
+from ..prune.criteria import taylor
 from .datasets import HERE, data_home
 from .detection import detection
-from .segmentation import Shape, cut
+from .segmentation import CUT, NARROW, Shape, cut, segmentation
 from .task import Task
 
 SHIPPED = HERE / "models"
@@ -82,23 +82,21 @@ def write_pretrained(task: Task, seed: int, width: float | Shape, path: Path) ->
     return record
 
 
-def cut_down(task: Task, choice: str) -> Task:
+def cut_down(task: Task, **recipe) -> Task:
     """The task whose untrained network of a shape is the trained dense one, cut to it (lesson 09).
 
-    choice: of the channels of each layer, "chosen" keeps those of the highest Taylor scores on 300
-    pictures of train, "random" any.
+    Of the channels of each layer those with the highest Taylor scores stay, on the first 300 pictures
+    of train. recipe: for the training that follows, as in `with_recipe`; the dense network's is the
+    task's.
     """
     pictures = [tuple(part[:CALIBRATION] for part in task.splits["train"])]
 
     def build(seed: int, shape: Shape) -> nn.Module:
         dense = pretrained(task, seed)
-        if choice == "random":
-            scores = random(dense, seed=seed)
-        else:
-            scores = taylor(dense, task.loss, pictures, reading="abs")
+        scores = taylor(dense, task.loss, pictures, reading="abs")
         return cut(dense, shape, scores, pictures[0][0][:2])
 
-    return replace(task, name=f"{task.name}-{choice}", build=build)
+    return replace(with_recipe(task, **recipe), name=f"{task.name}-cut", build=build)
 
 
 def shipped() -> Iterator[tuple[Task, int, float | Shape]]:
@@ -107,6 +105,16 @@ def shipped() -> Iterator[tuple[Task, int, float | Shape]]:
     small = with_recipe(task, lr=4 * task.optimizer.keywords["lr"])  # the best of three for both
     for seed in SEEDS:
         yield from ((task, seed, 1.0), (small, seed, 0.546), (small, seed, 0.322))
+    task = segmentation()
+    lr = 4 * task.optimizer.keywords["lr"]  # the best of three for a new network of the shape CUT
+    small, chosen = with_recipe(task, lr=lr), cut_down(task, lr=lr)
+    for seed in SEEDS:
+        yield from (
+            (task, seed, 1.0),
+            (small, seed, CUT),
+            (small, seed, NARROW),
+            (chosen, seed, CUT),
+        )
 
 
 def records() -> pd.DataFrame:
