@@ -111,10 +111,12 @@ def test_pictures_are_the_first_of_those_for_dense_networks(task):
 
 
 def test_training_marks_objects(task):
+    few = dataclasses.replace(task, splits={"train": tuple(t[:16] for t in task.splits["train"])})
     model = task.build(0)
-    before = task.metrics(model, "train")["mIoU"]
-    task.train(model, seed=0, epochs=15)
-    assert before < 0.15 and task.metrics(model, "train")["mIoU"] > 0.3
+    first, *_, last = few.train(model, seed=0, epochs=60)
+    marked = segment(model, few.splits["train"][0]) > 0
+    right = marked & (few.splits["train"][1] > 0)
+    assert last["loss"] < 0.6 * first["loss"] and right.sum() > 0.5 * marked.sum() > 0
 
 
 def test_a_look_leaves_averages_as_they_are(task, as_found):
@@ -208,7 +210,7 @@ def test_a_network_that_is_cut_down_begins_as_the_dense_one(task, tmp_path, monk
     assert "-4_8_12_16_16_4_8_12_4_8_12-1-" in path.name and path.exists()
     assert [len(w) for w in pl.weights_of(trained).values()] == [*shape, 4]
     moved = [
-        float((a - b).abs().max())
+        float((a - b).detach().abs().max())
         for a, b in zip(trained.parameters(), start.parameters(), strict=True)
     ]
     assert 0 < max(moved) < 0.01  # four steps with a low learning rate
@@ -227,7 +229,8 @@ def photographs(tmp_path, monkeypatch):
     for inner in (datasets.PIXELS, "photos", "annotations/image-level"):
         (folder / inner).mkdir(parents=True)
     names = ["null", *sorted(" ".join(datasets.CLOTHES.values()).split())]
-    cells = np.array([[np.array([name]) for name in names]], dtype=object)
+    cells = np.empty((1, len(names)), dtype=object)
+    cells[0] = names
     savemat(folder / "label_list.mat", {"label_list": cells})
     for grey in range(5):
         picture = Image.new("RGB", (550, 825), (50 * grey, 60, 70))
