@@ -436,7 +436,9 @@ def test_all_that_is_shipped_is_there_and_small():
     pd.testing.assert_frame_equal(table, pretrained.records(), check_dtype=False)
 
 
-@pytest.mark.parametrize("network", pretrained.shipped(), ids=lambda n: pretrained.file_of(*n))
+@pytest.mark.parametrize(
+    "network", list(pretrained.shipped()), ids=lambda n: pretrained.file_of(*n)
+)
 def test_a_shipped_network_scores_what_its_record_says(network):
     task, seed, width = network
     record = json.loads(
@@ -445,5 +447,7 @@ def test_a_shipped_network_scores_what_its_record_says(network):
     model = task.build(seed, width)
     model.load_state_dict(read_tensors(pretrained.SHIPPED / pretrained.file_of(*network))[0])
     for split in ("valid", "test"):
-        for name, value in task.metrics(model, split).items():
-            assert record[f"{name}, {split}"] == pytest.approx(value, abs=2e-3), name
+        metrics = task.metrics(model, split)
+        for name, near in ("mAP", 0.002), ("AP50", 0.002), ("precision", 0.03), ("recall", 0.03):
+            # a threshold may be another's on another processor, and then precision and recall are
+            assert record[f"{name}, {split}"] == pytest.approx(metrics[name], abs=near), name

@@ -160,9 +160,6 @@ def heads_cut(state, heads, keep, rows=None):
     }
 
 
-# name of the exercise -> named mistake -> (answer, a word of the message that helps)
-
-
 def skip_masked(model, part, sparsity, grain=pl.element):
     """Prune some columns of layer 2 by some scores: part(weight) -> scores, columns."""
     weight = model[2].weight.detach()
@@ -195,6 +192,23 @@ def first_failure(scores, right, precision):
     return found
 
 
+def one_by_one(scores, right, precision):
+    order = scores.argsort(stable=True).flip(0)
+    share = right[order].cumsum(0) / torch.arange(1, len(order) + 1)
+    fine = scores[order][share >= precision - 1e-9]
+    return fine.min() if len(fine) else float("inf")
+
+
+def first_free(overlaps, least):
+    left, right = overlaps.clone(), []
+    for i in range(len(left)):
+        fits = (left[i] >= least).nonzero()
+        right.append(bool(len(fits)))
+        left[:, fits[:1].flatten()] = -1
+    return right
+
+
+# name of the exercise -> named mistake -> (answer, a word of the message that helps)
 MISTAKES = {
     "sparsity_of": {
         "share kept": (
@@ -314,6 +328,7 @@ MISTAKES = {
     "right_boxes": {
         "all above": (lambda o, t: (o >= t).any(1), "found once"),
         "best box first": (lambda o, t: (o == o.amax(0)).any(1) & (o.amax(1) >= t), "For"),
+        "first that is free": (first_free, "fits it best"),
         "only its best": (lambda o, t: [bool(v >= t) and int(a) not in o[:i].argmax(1).tolist() for i, (v, a) in enumerate(zip(*o.max(1), strict=True))], "For"),
         "more than the limit": (lambda o, t: exercises.right_boxes.solve(o, t + 1e-6), "limit is enough"),
         "a half": (lambda o, t: exercises.right_boxes.solve(o, 0.5), "limit that is given"),
@@ -323,7 +338,8 @@ MISTAKES = {
         "first that fails": (lambda s, r, p: first_failure(s, r, p), "fall and rise"),
         "more than": (lambda s, r, p: exercises.threshold_for.solve(s, r, p + 1e-6), "equal to"),
         "highest": (lambda s, r, p: max((float(x) for x in s if r[s >= x].double().mean() >= p - 1e-9), default=float("inf")), "For scores"),
-        "above it": (lambda s, r, p: min((float(x) for x in s if (s > x).any() and r[s > x].double().mean() >= p), default=float("inf")), "For scores"),
+        "above it": (lambda s, r, p: min((float(x) for x in s if (s > x).any() and r[s > x].double().mean() >= p), default=float("inf")), "that very score"),
+        "one by one": (one_by_one, "in whatever order"),
         "never none": (lambda s, r, p: exercises.threshold_for.solve(s, r, p) if (s[r] >= 0.7).any() or p > 0.7 else 0.0, "is inf, not"),
         "a list": (lambda s, r, p: s.tolist(), "one number"),
     },
@@ -1026,6 +1042,7 @@ MASKS = (torch.clone, np.asarray, torch.Tensor.tolist)
         "ndcg_of_one",
         "row_pruned_bytes",
         "highest_release",
+        "threshold_for",
     ],
 )
 @pytest.mark.parametrize("as_type", NUMBERS)
@@ -1074,6 +1091,26 @@ def by_new_data(weight, mask, optimizer):
 def test_right_masks_of_other_types_pass(as_type):
     for exercise in (exercises.mask_from_threshold, exercises.prune_exactly):
         assert exercise.check(lambda *inputs, e=exercise: as_type(e.solve(*inputs))) == CORRECT
+
+
+@pytest.mark.parametrize(
+    "as_type", [*MASKS, torch.Tensor.int, torch.Tensor.bfloat16, list, lambda t: (*t.numpy(),)]
+)
+def test_right_truths_of_other_types_pass(as_type):
+    exercise = exercises.right_boxes
+    assert exercise.check(lambda *inputs: as_type(exercise.solve(*inputs))) == CORRECT
+
+
+def test_weights_may_be_scaled_and_back_in_their_unit():
+    def answer(model, units, sparsity):
+        weights = pl.weights_of(model)
+        for name, factor in units.items():
+            weights[name].data *= factor
+        pl.apply(model, pl.select(pl.magnitude(model), sparsity))
+        for name, factor in units.items():
+            weights[name].data /= factor
+
+    assert exercises.prune_in_units.check(answer) == CORRECT
 
 
 @pytest.mark.parametrize("as_type", [*MASKS, torch.Tensor.double])

@@ -639,6 +639,21 @@ def test_tables_and_words_for_figures_go_to_the_page(clone):
     assert "![A line](results/07_fine-3.png)" in page
 
 
+def test_one_lesson_measured_again_leaves_the_others_where_they_are(clone):
+    for number in ("07_fine", "09_more", "11_last"):
+        write_result_lesson(clone, number, 'record("accuracy", 1.0 * seeds, 9)', SHOW)
+    page = clone / "notebooks" / "RESULTS.md"
+    assert pruninglib("results", "7", "11").exit_code == 0
+    first = page.read_text(encoding="utf-8")
+    assert pruninglib("results", "9", "11", "--seeds", "2").exit_code == 0
+    again = page.read_text(encoding="utf-8")
+    parts, before = (text.split("\n## ") for text in (again, first))
+    assert [part[1:3] for part in parts[1:]] == ["07", "09", "11"]
+    assert parts[1] == before[1] and parts[0] == before[0]
+    assert all("seeds = 2" in part and "| accuracy | 2 |" in part for part in parts[2:])
+    assert "seeds = 5" in parts[1] and again.endswith("\n") and "\n\n\n" not in again
+
+
 def test_no_page_of_results_of_a_lesson_that_stopped(clone):
     write_result_lesson(clone, "07_stops", "1 / 0", SHOW)
     done = pruninglib("results", "7")

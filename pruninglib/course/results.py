@@ -31,28 +31,38 @@ def write(
     lessons: Sequence[Lesson], report: Mapping[str, Any], parameters: Mapping[str, Any],
     out: Path, page: Path,
 ) -> None:  # fmt: skip
-    """Write the page, and the figures into the folder `results` beside it.
+    """Write the lessons' sections of the page, and their figures into the folder `results` beside it.
 
     report: what `runner.run` returned for these lessons and parameters; the notebooks that it made
-    are in `out`. A claim that does not hold is a result too: holds, contradicted or open.
+    are in `out`. Sections of other lessons stay as they are. A claim that does not hold is a result
+    too: holds, contradicted or open.
     """
     given = ", ".join(f"{name} = {value!r}" for name, value in parameters.items())
     packages = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
+    made = (
+        f"{datetime.date.today()}, {given}: {os.cpu_count()} cores, "
+        f"Python {platform.python_version()}, {packages}"
+    )
+    earlier = page.read_text(encoding="utf-8") if page.exists() else ""
+    sections = {int(part[4:6]): part.strip() for part in re.split(r"(?m)^(?=## \[)", earlier)[1:]}
+    for lesson, result in zip(lessons, report["lessons"], strict=True):
+        parts = _section(lesson, result, out / lesson.path.name, page, made)
+        sections[lesson.number] = "\n\n".join(parts)
     parts = [
         "# Results on the published data",
-        f"Written by `make results` on {datetime.date.today()} with {given}: "
-        f"{os.cpu_count()} cores, Python {platform.python_version()}, {packages}.",
+        "Written by `make results`; `make results ARGS=08` measures one lesson again.",
+        *(sections[number] for number in sorted(sections)),
     ]
-    for lesson, result in zip(lessons, report["lessons"], strict=True):
-        parts += _section(lesson, result, out / lesson.path.name, page)
     page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
-def _section(lesson: Lesson, result: Mapping[str, Any], run: Path, page: Path) -> list[str]:
+def _section(
+    lesson: Lesson, result: Mapping[str, Any], run: Path, page: Path, made: str
+) -> list[str]:
     link = Path(os.path.relpath(lesson.path, page.parent)).as_posix()
     parts = [
         f"## [{lesson.number:02d} {lesson.title}]({link})",
-        f"{result['seconds']:.0f} seconds.",
+        f"{made}; {result['seconds']:.0f} seconds.",
         _rows(["Claim", "Verdict", "Measured", "Bound"], map(_claim, result["claims"])),
         _rows(
             ["Recorded", "Value"],

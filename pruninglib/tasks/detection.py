@@ -227,7 +227,7 @@ def detect(model: nn.Module, images: Tensor, most: int) -> Detections:
     suppression of overlapping boxes is needed.
     """
     with evaluating(model):
-        parts = [decoded(model(part), most) for part in images.split(256)]
+        parts = [decoded(model(part), most) for part in images.split(64)]  # in the cache
     return Detections(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 

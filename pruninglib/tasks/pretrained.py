@@ -102,7 +102,8 @@ def cut_down(task: Task, **recipe) -> Task:
 def shipped() -> Iterator[tuple[Task, int, float | Shape]]:
     """Task, seed and width of each network in `data/models`: of each lesson that needs them."""
     task = detection()
-    small = with_recipe(task, lr=4 * task.optimizer.keywords["lr"])  # the best of three for both
+    # of 1, 2, 4 and 8 times the rate the best on valid at 0.322; at 0.546 eight does as well
+    small = with_recipe(task, lr=4 * task.optimizer.keywords["lr"])
     for seed in SEEDS:
         yield from ((task, seed, 1.0), (small, seed, 0.546), (small, seed, 0.322))
     task = segmentation()

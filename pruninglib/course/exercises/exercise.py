@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 import torch
 from IPython.display import Markdown, display
+from torch import nn
+
+from ...prune.weights import weights_of
 
 CORRECT, WRONG, NOT_ATTEMPTED = "correct", "wrong", "not attempted"
 UNFINISHED = "Replace the `...` with your answer, then run this again."
@@ -125,3 +128,14 @@ def exercise(judge: Callable[[Callable], str | None], *hints: str) -> Callable[.
 def example(*shape: int, seed: int = 0) -> torch.Tensor:
     """Normal random numbers to try an answer on, the same every time."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def beside_weights(before: nn.Module, after: nn.Module) -> str | None:
+    """The name of a parameter that is no weight to prune and changed, in a sentence; None: all are as
+    they were.
+    """
+    weights, found = weights_of(before), dict(after.named_parameters())
+    for name, parameter in before.named_parameters():
+        if name not in weights and not parameter.equal(found[name]):
+            return f"{name} changed: biases and the parameters of BatchNorm are not pruned."
+    return None

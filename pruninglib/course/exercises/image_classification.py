@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import pruninglib as pl
 
-from .exercise import example, exercise
+from .exercise import beside_weights, example, exercise
 
 
 def _network(channels: tuple[int, int], tied: bool) -> nn.Module:
@@ -59,10 +59,8 @@ def _pruned_wrongly(
         return f"{spared} is spared, but lost {int(gone[spared].sum())} weights."
     if any((old[name] != new[name])[~gone[name]].any() for name in old):
         return "Weights that stay keep their values."
-    found = dict(model.named_parameters())
-    touched = [n for n, p in before.named_parameters() if n not in old and not p.equal(found[n])]
-    if touched:
-        return f"{touched[0]} changed: biases and the parameters of BatchNorm are not pruned."
+    if said := beside_weights(before, model):
+        return said
     total = sum(w.numel() for w in old.values())
     count, want = sum(int(mask.sum()) for mask in gone.values()), round(sparsity * total)
     if count != want:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import pruninglib as pl
 
-from .exercise import example, exercise
+from .exercise import beside_weights, example, exercise
 
 
 def _network(channels: tuple[int, int], tied: bool) -> nn.Module:
@@ -48,17 +48,15 @@ def _pruned_wrongly(
     old, new = pl.weights_of(before), pl.weights_of(model)
     gone = {name: (new[name] == 0) & (old[name] != 0) for name in old}
     if not any(mask.any() for mask in gone.values()):
-        return "No weight became zero: prune the model that is given, in place, not a copy of it."
-    if any((old[name] != new[name])[~gone[name]].any() for name in old):
+        return "No weight became zero: prune the model that is given, in place, not a copy of it, and to exactly 0."
+    if any(not old[name].isclose(new[name])[~gone[name]].all() for name in old):
         return "Weights that stay keep their values: the factor is for comparing them alone."
-    found = dict(model.named_parameters())
-    touched = [n for n, p in before.named_parameters() if n not in old and not p.equal(found[n])]
-    if touched:
-        return f"{touched[0]} changed: biases and the parameters of BatchNorm are not pruned."
+    if said := beside_weights(before, model):
+        return said
     total = sum(w.numel() for w in old.values())
     count, want = sum(int(mask.sum()) for mask in gone.values()), round(sparsity * total)
     if count != want:
-        return f"{want} of {total} weights should be gone, of all layers together; {count} are."
+        return f"{want} of {total} weights should be gone, of all layers together, and of equal sizes only as many as are needed; {count} are."
 
     def in_order(size) -> bool:
         """Whether what is gone is smaller than what stays, by that size."""
@@ -92,6 +90,7 @@ def _judge_right_boxes(answer) -> str | None:
     cases = (
         ([[0.9, 0.0], [0.8, 0.1], [0.0, 0.7]], 0.5, "One object is found once: box 1 comes second to an object that is taken."),
         ([[0.6, 0.7], [0.9, 0.8], [0.4, 0.9]], 0.5, "Box 0 takes object 1, box 1 takes object 0; then none is free for box 2."),
+        ([[0.6, 0.7], [0.9, 0.2]], 0.5, "A box takes the object that fits it best, not the first that is free and fits."),
         ([[0.5, 0.5], [0.9, 0.2], [0.1, 0.6]], 0.5, "An IoU equal to the limit is enough, and of equal IoUs the first object is taken."),
         ([[0.3, 0.2, 0.74], [0.76, 0.75, 0.1]], 0.75, "Use the limit that is given: 0.74 is below 0.75."),
         ([[0.8], [0.9]], 0.5, "The surest box chooses first, not the one that fits best."),
@@ -113,7 +112,7 @@ def _judge_right_boxes(answer) -> str | None:
 def _truths(got) -> list[bool] | None:
     if isinstance(got, (list, tuple)):
         got = [v.item() if isinstance(v, (Tensor, np.generic)) else v for v in got]
-    values = np.asarray(got)
+    values = np.asarray(got.detach().double() if isinstance(got, Tensor) else got)
     if values.ndim != 1 or values.dtype.kind not in "biuf" or not np.isin(values, [0, 1]).all():
         return None
     return values.astype(bool).tolist()
@@ -136,9 +135,11 @@ def right_boxes(overlaps: Tensor, least: float) -> Tensor:
 
 def _judge_threshold_for(answer) -> str | None:
     cases = (
+        ([0.9, 0.8], [1, 0], 0.6, "The boxes with that very score count, too."),
         ([0.2, 0.9, 0.5, 0.7], [1, 1, 0, 1], 0.7, "The precision may fall and rise again: the lowest threshold counts, not the first that fails."),
         ([0.9, 0.8, 0.6, 0.3], [1, 1, 0, 0], 0.6, "Sort by score first, the surest first; then the share that is right so far."),
         ([0.6, 0.4, 0.6, 0.2], [1, 0, 0, 0], 0.6, "Two boxes of score 0.6 count together, and half of them are right: there is none: infinity."),
+        ([0.6, 0.4, 0.6, 0.2], [0, 0, 1, 0], 0.6, "Two boxes of score 0.6 count together, in whatever order they come."),
         ([0.3, 0.7], [0, 0], 0.1, "No box is right: there is no such threshold: infinity."),
         ([0.5, 0.5, 0.5], [1, 0, 1], 0.5, "All three share one score, and two thirds are right: 0.5."),
         ([0.1, 0.3, 0.8], [0, 1, 1], 2 / 3, "A precision equal to the one that is asked for is enough."),
@@ -148,9 +149,9 @@ def _judge_threshold_for(answer) -> str | None:
         given = torch.tensor(scores, dtype=torch.float64), torch.tensor(right).bool()
         want, got = threshold_for.solve(*given, precision), answer(*given, precision)
         said = f"{advice} For scores {scores}, right {right} and {precision:.2f} it is {want}, not {got}."
-        if np.size(got) != 1:
+        if torch.as_tensor(got).numel() != 1:
             return "Return one number."
-        if not math.isclose(float(got), want, abs_tol=1e-6):
+        if not math.isclose(float(torch.as_tensor(got)), want, abs_tol=1e-6):
             return said
     return None
 
