@@ -23,7 +23,7 @@ from .measure.experiment import (
     with_recipe,
 )
 from .measure.ledger import in_turn, latencies, ledger, macs, peak_allocation
-from .measure.stats import Interval, advantage, interval, outcomes_of, over_samples
+from .measure.stats import Interval, advantage, interval, outcomes_of, over_pictures, over_samples
 from .measure.training import Batches, classification_metrics, evaluate, fit, recalibrate
 from .prune.budgets import erk, from_scan, global_budget, lamp, uniform, with_floor
 from .prune.criteria import (
