@@ -16,6 +16,7 @@ from pruninglib.tasks import segmentation as module
 from pruninglib.tasks.scenes import scenes
 from pruninglib.tasks.segmentation import (
     CUT,
+    EQUAL,
     NARROW,
     as_tensors,
     cut,
@@ -167,6 +168,12 @@ def test_a_shape_names_the_channels_of_each_layer(task):
 def test_the_shapes_that_are_compared_have_as_many_parameters(task):
     counts = [sum(p.numel() for p in task.build(0, w).parameters()) for w in (CUT, NARROW, 1.0)]
     assert abs(counts[0] - counts[1]) < 0.05 * counts[0] and counts[0] < 0.16 * counts[2]
+
+
+def test_the_shapes_that_are_compared_do_as_much_work(task):
+    image = task.splits["valid"][0][:1]
+    work = [pl.macs(task.build(0, w), image) for w in (CUT, EQUAL, 1.0)]
+    assert work[0] < work[1] < 1.1 * work[0] and work[0] < 0.34 * work[2]
 
 
 def test_channels_can_be_removed_everywhere_but_at_the_end(task):

@@ -31,6 +31,7 @@ Shape = tuple[int, ...]  # channels of each layer but the last: encoder, bottom,
 # layer at least: 15 % of the parameters. Of the networks of seeds 100 and 101, which differ by two.
 CUT: Shape = (8, 15, 6, 8, 8, 8, 10, 6, 4, 4, 6)
 NARROW = 0.375  # the width with as many parameters
+EQUAL = 0.57  # the width with as many multiplications
 LITTLE = 48  # pixels of a region in a photograph, or fewer: 0.8 % of it
 Batch = tuple[Tensor, Tensor, Tensor]  # images, labels, owners
 
