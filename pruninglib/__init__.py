@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 from .base.files import load_shrunk, save_shrunk
 from .course import exercises
 from .course.lesson import claim, record, say
-from .measure import boxes, plots, tracks
+from .measure import boxes, plots, regions, tracks
 from .measure.cost import training_cost
 from .measure.damage import by_slice, changed, damage
 from .measure.experiment import (
@@ -24,7 +24,7 @@ from .measure.experiment import (
 )
 from .measure.int8 import int8, stored_bytes
 from .measure.ledger import in_turn, latencies, ledger, macs, peak_allocation
-from .measure.stats import Interval, advantage, interval, outcomes_of, over_samples
+from .measure.stats import Interval, advantage, interval, outcomes_of, over_pictures, over_samples
 from .measure.training import Batches, classification_metrics, evaluate, fit, recalibrate
 from .prune.budgets import erk, from_scan, global_budget, lamp, uniform, with_floor
 from .prune.criteria import (
@@ -49,7 +49,8 @@ from .prune.shrink import coupled, pool, shrink, spread
 from .prune.weights import prunable, sparsity, weights_of
 from .tasks.detection import detect, detection
 from .tasks.digits import digits
-from .tasks.pretrained import pretrained
+from .tasks.pretrained import cut_down, pretrained
 from .tasks.ranking import ranking
+from .tasks.segmentation import segment, segmentation
 from .tasks.sentiment import sentiment
 from .tasks.tracking import Tracker, moving, track, truth_of

@@ -219,6 +219,29 @@ def changes(names):
     return sum(a != b for a, b in itertools.pairwise(names))
 
 
+def skip_masked(model, part, sparsity, grain=pl.element):
+    """Prune some columns of layer 2 by some scores: part(weight) -> scores, columns."""
+    weight = model[2].weight.detach()
+    scores, columns = part(weight)
+    mask = torch.ones(weight.shape, dtype=torch.bool)
+    mask[:, columns] = pl.select({"": scores.contiguous()}, sparsity, grain=grain)[""]
+    pl.apply(model, {"2.weight": mask})
+    return 0
+
+
+def iou_of(one, other):
+    return float((one & other).sum() / (one | other).sum()) if (one | other).any() else 1.0
+
+
+def crossed(region, distance):
+    """An outline to which corners do not belong."""
+    left = region.clone()
+    for _ in range(distance):
+        p = torch.nn.functional.pad(left, (1, 1, 1, 1))
+        left = left & p[:-2, 1:-1] & p[2:, 1:-1] & p[1:-1, :-2] & p[1:-1, 2:]
+    return region & ~left
+
+
 def first_failure(scores, right, precision):
     found = float("inf")
     for score in scores.sort(descending=True).values.unique().flip(0):
@@ -416,6 +439,38 @@ MISTAKES = {
         "both": (lambda d, r, w: (d, r), "one number"),
         "unguarded": (lambda d, r, w: max(d / ((d + r) / w - r), 0) or float("inf"), "just out of reach"),
         "in words": (lambda d, r, w: str(exercises.needed_factor.solve(d, r, w)), "one number"),
+    },
+    "prune_skip": {
+        "a copy": (lambda m, n, f, s: exercises.prune_skip.solve(copy.deepcopy(m), n, f, s) or 0, "not a copy"),
+        "from below": (lambda m, n, f, s: skip_masked(m, lambda w: (w[:, :f].abs(), slice(None, f)), s), "from below"),
+        "all columns": (lambda m, n, f, s: pl.apply(m, pl.select(pl.magnitude(m, [n]), s)) or 0, "from below"),
+        "all layers": (lambda m, n, f, s: pl.apply(m, pl.select(pl.magnitude(m), s)) or 0, "0.weight changed"),
+        "outputs": (lambda m, n, f, s: m[2].weight.data[-1:].zero_() is None or 0, "dimension 1"),
+        "signed": (lambda m, n, f, s: skip_masked(m, lambda w: (w[:, f:], slice(f, None)), s), "without the sign"),
+        "largest": (lambda m, n, f, s: skip_masked(m, lambda w: (-w[:, f:].abs(), slice(f, None)), s), "wrong way"),
+        "each row": (lambda m, n, f, s: skip_masked(m, lambda w: (w[:, f:].abs(), slice(f, None)), s, pl.in_rows), "one ranking"),
+        "of all weights": (lambda m, n, f, s: exercises.prune_skip.solve(m, n, f, s / 2) or 0, "should be gone"),
+        "scaled": (lambda m, n, f, s: exercises.prune_skip.solve(m, n, f, s) or m[2].weight.data.mul_(2).sum(), "keep their values"),
+        "last layer": (lambda m, n, f, s: exercises.prune_skip.solve(m, n, f, s) or m[3].weight.data.zero_().sum(), "3.weight changed"),
+    },
+    "outline_iou": {
+        "regions": (lambda a, b, d: iou_of(a, b), "outlines, not of the regions"),
+        "four neighbours": (lambda a, b, d: iou_of(crossed(a, d), crossed(b, d)), "across the corner"),
+        "one pixel": (lambda a, b, d: exercises.outline_iou.solve(a, b, 1), "distance that is given"),
+        "border inside": (lambda a, b, d: iou_of(*(pl.regions.outline(torch.nn.functional.pad(r[None].float(), [d] * 4, mode="replicate").bool(), d)[:, d:-d, d:-d] for r in (a, b))), "beyond the picture"),
+        "empty is nothing": (lambda a, b, d: exercises.outline_iou.solve(a, b, d) if (a | b).any() else 0.0, "Neither has an outline"),
+        "one empty is right": (lambda a, b, d: exercises.outline_iou.solve(a, b, d) if a.any() and b.any() else 1.0, "nothing is shared"),
+        "a constant": (lambda a, b, d: 1.0, "Take the outline"),
+        "both": (lambda a, b, d: (a, b), "one number"),
+    },
+    "columns_left": {
+        "own numbers": (lambda z, r: [c for c in range(sum(z)) if c not in {x for v in r.values() for x in v}], "8 + 3"),
+        "order turned": (lambda z, r: exercises.columns_left.solve(z[::-1], {len(z) - 1 - k: v for k, v in r.items()}), "For sizes"),
+        "equal sizes": (lambda z, r: [c for c in range(sum(z)) if c not in {z[0] * k + x for k, v in r.items() for x in v}], "begins where"),
+        "what goes": (lambda z, r: sorted(set(range(sum(z))) - set(exercises.columns_left.solve(z, r))), "For sizes"),
+        "unordered": (lambda z, r: exercises.columns_left.solve(z, r)[::-1], "in order"),
+        "how many": (lambda z, r: len(exercises.columns_left.solve(z, r)), "list of whole numbers"),
+        "truths": (lambda z, r: [c in exercises.columns_left.solve(z, r) for c in range(sum(z))], "whole numbers"),
     },
     "prune_exactly": {
         "threshold": (lambda s, k: s > s.flatten().sort().values[max(k - 1, 0)], "equal scores"),

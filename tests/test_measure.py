@@ -258,6 +258,31 @@ def test_advantage_over_samples_counts_networks_and_samples():
         pl.advantage(table.drop(columns="outcomes"), "a", "b")
 
 
+def test_over_pictures_draws_pictures_not_objects():
+    """Twenty pictures of one to five objects; all of a picture are lost, or none."""
+    picture = np.repeat(np.arange(20), [1, 2, 3, 4, 5] * 4)
+    lost = np.stack([picture % 4 == 0, picture % 4 == 1]) * 1.0
+    known = pl.over_pictures(lost, np.ones(len(picture)), picture)
+    assert known.mean == pytest.approx(lost.mean())
+    alone = pl.over_pictures(lost, np.ones_like(lost), np.arange(len(picture)))
+    assert known.high - known.low > 1.5 * (alone.high - alone.low) > 0
+    sums = np.array([lost[:, picture == i].sum() for i in range(20)])
+    sizes = 2 * np.bincount(picture)
+    drawn = np.random.default_rng(7).integers(20, size=(20000, 20))
+    again = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+    ends = np.quantile(again, [0.025, 0.975])
+    assert known[1:] == pytest.approx(ends, abs=0.15 * (known.high - known.low))
+    assert known == pl.over_pictures(lost, np.ones(len(picture)), picture)
+
+
+def test_over_pictures_counts_what_counts():
+    picture, values = np.array([0, 0, 1, 2]), np.array([[1.0, 5, 3, 7], [1, 5, 5, 7]])
+    assert pl.over_pictures(values, np.array([True, False, True, False]), picture).mean == 2.5
+    one = np.array([[True, False, False, False], [False, False, True, True]])
+    assert pl.over_pictures(values, one, picture).mean == pytest.approx(13 / 3)
+    assert pl.over_pictures(values, np.zeros(4), picture) == (0, 0, 0)
+
+
 @pytest.mark.parametrize(
     "found, above, verdict",
     [

@@ -78,6 +78,23 @@ def over_samples(values: np.ndarray) -> Interval:
     return Interval(runs.mean, runs.mean - half, runs.mean + half)
 
 
+def over_pictures(values: np.ndarray, counted: np.ndarray, picture: np.ndarray) -> Interval:
+    """Mean of the values that count, with an interval for other pictures: objects come in pictures.
+
+    values: (networks, objects); counted: 0 or 1 for each of them, or for each object.
+    picture: (objects,), from 0: which one an object is in. Objects of one picture share its light
+    and its crowd, so pictures are drawn again, as they are (1,000 times, always the same draws), by
+    the bootstrap, and the ends are its 2.5 % and 97.5 %. If nothing counts, the mean is 0.
+    """
+    pictures = picture.max() + 1
+    counted = counted * np.ones_like(values, dtype=float)
+    sums = [np.bincount(picture, x.sum(axis=0), pictures) for x in (values * counted, counted)]
+    drawn = np.random.default_rng(0).multinomial(pictures, np.full(pictures, 1 / pictures), 1000)
+    top, bottom = (drawn @ part for part in sums)
+    ends = np.quantile(top / np.maximum(1, bottom), [0.025, 0.975])
+    return Interval(sums[0].sum() / max(1, sums[1].sum()), *ends)
+
+
 def outcomes_of(rows: pd.DataFrame) -> np.ndarray:
     """The column that `compare(..., outcomes=True)` keeps, as bool (rows, samples)."""
     if "outcomes" not in rows:

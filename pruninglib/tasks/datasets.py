@@ -16,6 +16,7 @@ import pandas as pd
 import requests
 import torch
 from PIL import Image
+from scipy.io import loadmat
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
@@ -42,6 +43,23 @@ KITTI = (  # and the checksum of what is in its folder label_02: its publisher s
     "https://s3.eu-central-1.amazonaws.com/avg-kitti/data_tracking_label_2.zip",
     "15ebe55e5d2bbe710a3ba13ee471c3ba",
 )
+CLOTHING = (  # the files of it that `_clothing_files` names, and the checksum of what is in them
+    "https://github.com/bearpaw/clothing-co-parsing/archive/fe34fb77721a9973fbae92c05f7f12b664d10110.zip",
+    "c06e3d62e4b2f7c0f7c5afa82e017b3d",
+)
+# What of the 59 labels is which class; all others are 0, "background".
+CLOTHES = {
+    "skin": "skin",
+    "hair": "hair",
+    "upper": "blazer blouse bra cape cardigan coat hoodie jacket jumper shirt sweater sweatshirt t-shirt top vest",
+    "lower": "jeans leggings panties pants shorts skirt socks stockings tights",
+    "whole": "bodysuit dress intimate romper suit swimwear",
+    "shoes": "boots clogs flats heels loafers pumps sandals shoes sneakers wedges",
+    "bags": "bag purse wallet",
+    "accessories": "accessories belt bracelet earrings glasses gloves hat necklace ring scarf sunglasses tie watch",
+}
+PIXELS = Path("annotations") / "pixel-level"
+PHOTOGRAPHS = {"train": 704, "valid": 150, "test": 150}  # in the order of their numbers
 # Left by a conversion that took windows-1252 for latin-1: ‘ – —
 QUOTE_AND_DASHES = {code: bytes([code]).decode("cp1252") for code in (0x91, 0x96, 0x97)}
 TIMEOUT = 30  # seconds without an answer
@@ -60,6 +78,7 @@ def available() -> dict[str, bool]:
         **{name: _archive(name).exists() for name in ARCHIVES},
         "bccd": _blood_cells().exists(),
         "kitti-tracking": _kitti().exists(),
+        "ccp": (data_home() / "ccp").exists(),
     }
 
 
@@ -224,6 +243,41 @@ def _kitti() -> Path:
     return data_home() / "kitti-tracking" / "label_02.zip"
 
 
+def clothing() -> dict[str, tuple[Tensor, Tensor]]:
+    """Clothing Co-Parsing (Yang et al., CVPR 2014): 1,004 photographs with the label of each pixel.
+
+    By the order of their numbers, for no split is published, 704 "train", 150 "valid", 150 "test":
+    images uint8 (n, 3, 96, 64), each pixel the mean of some 70 published ones; labels uint8
+    (n, 96, 64), that of the published pixel in its middle: 0 background, or the place in `CLOTHES`,
+    from 1. The folder is looked for in the data folder, downloaded if it is missing, verified.
+    """
+    folder = fetch_folder(CLOTHING[0], data_home() / "ccp", CLOTHING[1], _clothing_files)
+    names = [str(name[0]) for name in loadmat(folder / "label_list.mat")["label_list"][0]]
+    groups = np.zeros(len(names), dtype=np.uint8)
+    for group, members in enumerate(CLOTHES.values(), 1):
+        groups[[names.index(name) for name in members.split()]] = group
+    images, labels = [], []
+    for path in sorted((folder / PIXELS).glob("*.mat")):
+        with Image.open(folder / "photos" / f"{path.stem}.jpg") as photograph:
+            small = photograph.convert("RGB").resize((64, 96), Image.Resampling.BOX)
+        images.append(np.asarray(small))
+        published = Image.fromarray(groups[loadmat(path)["groundtruth"]])
+        labels.append(np.asarray(published.resize((64, 96), Image.Resampling.NEAREST)))
+    images = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+    parts = zip(
+        *(t.split([*PHOTOGRAPHS.values()]) for t in (images, torch.from_numpy(np.stack(labels)))),
+        strict=True,
+    )
+    return dict(zip(PHOTOGRAPHS, parts, strict=True))
+
+
+def _clothing_files(folder: Path) -> list[Path]:
+    """Those that are read: masks, their photographs, the names of the labels."""
+    masks = sorted((folder / PIXELS).glob("*.mat"))
+    photographs = [folder / "photos" / f"{path.stem}.jpg" for path in masks]
+    return [path for path in (*masks, *photographs, folder / "label_list.mat") if path.exists()]
+
+
 def _archive(name: str) -> Path:
     return data_home() / name / ARCHIVES[name][0].rpartition("/")[2]
 
@@ -254,22 +308,32 @@ def fetch(url: str, path: Path, md5: str, checksum: Callable[[Path], str] | None
     return path
 
 
-def fetch_folder(url: str, path: Path, md5: str) -> Path:
+def fetch_folder(
+    url: str, path: Path, md5: str, wanted: Callable[[Path], list[Path]] | None = None
+) -> Path:
     """The same for a folder of that name inside an archive whose own checksum does not last.
 
-    md5: of the names and contents of its files (`_content`).
+    wanted(folder): the files that count, of the archive's only folder whatever its name; the others
+        are not kept. md5: of the names and contents of the files (`_content`).
     """
     if not path.exists():
         with _downloaded(url, path) as part:
+            unpacked = part.parent / "unpacked"
             try:
-                shutil.unpack_archive(part, part.parent / "unpacked", "zip")
-                found = next((part.parent / "unpacked").glob(f"*/{path.name}"))
+                shutil.unpack_archive(part, unpacked, "zip")
+                found = next(unpacked.glob("*" if wanted else f"*/{path.name}"))
             except (shutil.ReadError, StopIteration) as error:  # the page of a network that asks
                 raise ValueError(f"{url} is no archive with a folder {path.name} in it") from error
-            _verify(_content(found), md5, f"{path.name} of {url} is not the published folder")
+            files = wanted(found) if wanted else None
+            problem = f"{path.name} of {url} is not the published folder"
+            _verify(_content(found, files), md5, problem)
+            if wanted:
+                for file in {f for f in found.rglob("*") if f.is_file()} - set(files):
+                    file.unlink()
             os.replace(found, path)
         return path
-    _verify(_content(path), md5, f"{path} is not the published folder: delete it to have it again")
+    problem = f"{path} is not the published folder: delete it to have it again"
+    _verify(_content(path, wanted(path) if wanted else None), md5, problem)
     return path
 
 
@@ -305,9 +369,11 @@ def _md5(path: Path) -> str:
         return hashlib.file_digest(file, "md5").hexdigest()
 
 
-def _content(folder: Path) -> str:
-    """One checksum of all files in a folder: of the lines "md5  path", as md5sum prints them."""
-    files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+def _content(folder: Path, files: list[Path] | None = None) -> str:
+    """One checksum of all files in a folder, or of these: of the lines "md5  path", as md5sum prints
+    them."""
+    files = [p for p in folder.rglob("*") if p.is_file()] if files is None else files
+    files = sorted(p.relative_to(folder).as_posix() for p in files)
     return hashlib.md5("".join(f"{_md5(folder / f)}  {f}\n" for f in files).encode()).hexdigest()
 
 

@@ -16,16 +16,19 @@ from torch import nn
 
 from ..base.files import read_tensors, write_tensors
 from ..measure.experiment import with_recipe
+from ..prune.criteria import taylor
 from .datasets import HERE, data_home
 from .detection import detection
+from .segmentation import CUT, EQUAL, NARROW, Shape, cut, segmentation
 from .task import Task
 
 SHIPPED = HERE / "models"
+CALIBRATION = 300  # pictures, to choose channels by
 SEEDS = (0, 1, 2, 10, 11)  # of the networks that are shipped
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "scikit-learn")
 
 
-def pretrained(task: Task, seed: int, width: float = 1.0) -> nn.Module:
+def pretrained(task: Task, seed: int, width: float | Shape = 1.0) -> nn.Module:
     """A network trained by the task's recipe on all of its training data.
 
     Read from the course's `data/models` if it is shipped there; else from `models` in the data
@@ -41,18 +44,23 @@ def pretrained(task: Task, seed: int, width: float = 1.0) -> nn.Module:
     return model.eval()
 
 
-def file_of(task: Task, seed: int, width: float = 1.0) -> str:
+def file_of(task: Task, seed: int, width: float | Shape = 1.0) -> str:
     """The file's name: it holds all that the recipe sets, so another recipe is another file."""
     optimizer = task.optimizer([nn.Parameter(torch.zeros(1))])
     recipe = [task.epochs, task.batch_size, task.cooling, optimizer.defaults]
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:8]
-    return f"{task.name}-{width:g}-{seed}-{digest}.safetensors"
+    size = _text(width) if isinstance(width, tuple) else f"{width:g}"
+    return f"{task.name}-{size}-{seed}-{digest}.safetensors"
 
 
-def write_pretrained(task: Task, seed: int, width: float, path: Path) -> dict:
+def _text(shape: Shape) -> str:
+    return "_".join(map(str, shape))
+
+
+def write_pretrained(task: Task, seed: int, width: float | Shape, path: Path) -> dict:
     """Train a network and write it to a safetensors file, with its record as metadata.
 
-    Returns the record: task, width, seed, parameters, versions, date, seconds, and its metrics on
+    Returns the record: task, width or shape, seed, parameters, versions, date, seconds, and its metrics on
     valid and test.
     """
     if task.all_of_train is not None:
@@ -61,7 +69,7 @@ def write_pretrained(task: Task, seed: int, width: float, path: Path) -> dict:
     task.train(model, seed=seed, progress=True)
     record = {
         "task": task.name,
-        "width": width,
+        **({"shape": _text(width)} if isinstance(width, tuple) else {"width": width}),
         "seed": seed,
         "parameters": sum(p.numel() for p in model.parameters()),
         "date": date.today().isoformat(),
@@ -74,13 +82,47 @@ def write_pretrained(task: Task, seed: int, width: float, path: Path) -> dict:
     return record
 
 
-def shipped() -> Iterator[tuple[Task, int, float]]:
+def cut_down(task: Task, **recipe) -> Task:
+    """The task whose untrained network of a shape is the trained dense one, cut to it (lesson 09).
+
+    Of the channels of each layer those with the highest Taylor scores stay, on the first 300 pictures
+    of train. recipe: for the training that follows, as in `with_recipe`; the dense network's is the
+    task's.
+    """
+    pictures = [tuple(part[:CALIBRATION] for part in task.splits["train"])]
+
+    def build(seed: int, shape: Shape) -> nn.Module:
+        dense = pretrained(task, seed)
+        scores = taylor(dense, task.loss, pictures, reading="abs")
+        return cut(dense, shape, scores, pictures[0][0][:2])
+
+    return replace(with_recipe(task, **recipe), name=f"{task.name}-cut", build=build)
+
+
+def shipped() -> Iterator[tuple[Task, int, float | Shape]]:
     """Task, seed and width of each network in `data/models`: of each lesson that needs them."""
     task = detection()
     # of 1, 2, 4 and 8 times the rate the best on valid at 0.322; at 0.546 eight does as well
     small = with_recipe(task, lr=4 * task.optimizer.keywords["lr"])
     for seed in SEEDS:
         yield from ((task, seed, 1.0), (small, seed, 0.546), (small, seed, 0.322))
+    task = segmentation()
+    lr = task.optimizer.keywords["lr"]  # of 1/2, 1, 2 and 4 times it the best for the dense network
+    # the best on valid of 1, 2, 4 and 8 times it for each shape, with networks not shipped; of a
+    # network cut down, of 1, 2 and 4
+    small, even, chosen = (
+        with_recipe(task, lr=4 * lr),
+        with_recipe(task, lr=8 * lr),
+        cut_down(task, lr=2 * lr),
+    )
+    for seed in SEEDS:
+        yield from (
+            (task, seed, 1.0),
+            (small, seed, CUT),
+            (small, seed, NARROW),
+            (even, seed, EQUAL),
+            (chosen, seed, CUT),
+        )
 
 
 def records() -> pd.DataFrame:

@@ -9,6 +9,7 @@ from .magnitude import global_threshold, masked_step, prune_exactly
 from .object_detection import prune_in_units, right_boxes, threshold_for
 from .promise import memorised_share, stopping_epoch, verdict_for
 from .ranking import highest_release, ndcg_of_one, prune_dimensions, row_pruned_bytes
+from .segmentation import columns_left, outline_iou, prune_skip
 from .sensitivity import (
     budget_from_scan,
     first_order_score,
@@ -25,6 +26,7 @@ from .when_to_prune import cubic_by_step, pareto_front, rewind, shuffle_within_l
 __all__ = [
     "budget_from_scan",
     "chain_without",
+    "columns_left",
     "csr_bytes",
     "cubic_by_step",
     "exemplars_of",
@@ -41,11 +43,13 @@ __all__ = [
     "memorised_share",
     "ndcg_of_one",
     "needed_factor",
+    "outline_iou",
     "pareto_front",
     "prune_but",
     "prune_dimensions",
     "prune_exactly",
     "prune_in_units",
+    "prune_skip",
     "prune_while",
     "rewind",
     "right_boxes",
