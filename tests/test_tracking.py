@@ -2,12 +2,15 @@
 the tracker; KITTI's tracks.
 """
 
+import collections
+import itertools
 import zipfile
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.optimize import linear_sum_assignment
 
 import pruninglib as pl
 from pruninglib.measure import tracks
@@ -75,6 +78,19 @@ def test_a_gap_is_a_fragment_and_a_new_name_a_switch_too():
     assert judged(absent, other).fragments == 0 and judged(absent, other).switches == 1
 
 
+def test_before_the_first_hit_there_is_no_gap():
+    truth = drawn(*((t, 0, 0) for t in range(4)))
+    got = judged(truth, truth.where(truth.frame > 1))
+    assert (got.hits, got.fragments, got.switches) == (2, 0, 0)
+
+
+def test_precision_and_recall_part_with_false_alarms():
+    truth = drawn(*((t, 0, 0) for t in range(4)))
+    got = judged(truth, drawn((0, 0, 0), (1, 0, 0), (2, 0, 0), (0, 1, 90), (1, 1, 90)))
+    assert (got.precision, got.recall) == (3 / 5, 3 / 4)
+    assert pytest.approx(2 * 3 / 9) == got.F1
+
+
 def test_a_hit_is_kept_while_it_overlaps_though_another_fits_better():
     truth = drawn((0, 0, 0), (1, 0, 0))
     found = drawn((0, 5, 2), (1, 5, 3), (1, 6, 0))
@@ -109,6 +125,11 @@ def test_kept_and_lost_are_of_the_frames_in_which_it_is_there():
     )
     got = judged(truth, found)
     assert (got.identities, got.kept, got.lost) == (3, 1, 2)
+    truth = drawn(*((t, 0, 0) for t in range(10)))
+    ends = [
+        judged(truth, truth.where(truth.frame < n))[["kept", "lost"]].tolist() for n in (1, 2, 7, 8)
+    ]
+    assert ends == [[0, 1], [0, 0], [0, 0], [1, 0]]
 
 
 def test_sequences_are_told_apart_and_added_up():
@@ -141,6 +162,9 @@ def test_an_interval_for_other_sequences():
     assert got.mean == pytest.approx(5 / 6) and got.low < 5 / 6 < got.high <= 1
     gap = tracks.over_sequences(whole, table, of=lambda a, b: a.recall - b.recall)
     assert gap.mean == pytest.approx(1 / 6) and gap.low == pytest.approx(1 - got.high)
+    half = tracks.counts(truth, truth.where(truth.sequence % 2 > 0))  # of each all, or nothing
+    got = tracks.over_sequences(half, of=lambda s: s.recall)
+    assert 0.1 < got.low < 0.35 and 0.65 < got.high < 0.9
     with pytest.raises(ValueError, match="not of the same sequences"):
         tracks.over_sequences(table, whole.iloc[1:], of=lambda a, b: a.MOTA)
 
@@ -156,6 +180,43 @@ def test_an_interval_for_other_sequences():
 def test_what_can_not_be_counted(arguments, message):
     with pytest.raises(ValueError, match=message):
         tracks.counts(**({"truth": TWO, "tracks": TWO} | arguments))
+
+
+def hota(truth: Tracks, found: Tracks) -> float:
+    """In plain loops, after the paper: pairs for each frame, then what each hit's identities share."""
+    frames = sorted({*truth.frame, *found.frame})
+    rows = [[np.flatnonzero(t.frame == time) for t in (truth, found)] for time in frames]
+    fits = [tracks.iou(truth.boxes[a], found.boxes[b]) for a, b in rows]
+    names = [
+        [t.identity[r].tolist() for t, r in zip((truth, found), pair, strict=True)] for pair in rows
+    ]
+    lives = [collections.Counter(t.identity.tolist()) for t in (truth, found)]
+    shared = collections.Counter()
+    for (mine, theirs), fit in zip(names, fits, strict=True):
+        for i, j in itertools.product(range(len(mine)), range(len(theirs))):
+            if fit[i, j] > 0:
+                either = fit[:, j].sum() + fit[i].sum() - fit[i, j]
+                shared[mine[i], theirs[j]] += fit[i, j] / either
+    values = []
+    for alpha in tracks.ALPHAS:
+        together = collections.Counter()
+        for (mine, theirs), fit in zip(names, fits, strict=True):
+            worth = np.zeros(fit.shape)
+            for i, j in itertools.product(range(len(mine)), range(len(theirs))):
+                both = shared[mine[i], theirs[j]]
+                worth[i, j] = both / (lives[0][mine[i]] + lives[1][theirs[j]] - both) * fit[i, j]
+            for i, j in zip(*linear_sum_assignment(worth, maximize=True), strict=True):
+                together[mine[i], theirs[j]] += fit[i, j] >= alpha
+        hits = sum(together.values())
+        agree = sum(n * n / (lives[0][a] + lives[1][b] - n) for (a, b), n in together.items())
+        values.append(np.sqrt(agree / (len(truth.frame) + len(found.frame) - hits)))
+    return float(np.mean(values))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_hota_is_that_of_plain_loops(seed):
+    pair = wandering(seed)
+    assert pytest.approx(hota(*pair)) == judged(*pair).HOTA
 
 
 # ---- as published, and as others count ----
