@@ -1,6 +1,7 @@
 """The task of segmentation: labels, objects and their slices, the network, photographs."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from scipy.io import savemat
 from torch import nn
 
 import pruninglib as pl
-from pruninglib.measure.regions import ious
+from pruninglib.base.files import read_tensors
+from pruninglib.measure.regions import boundary_ious, ious
 from pruninglib.tasks import datasets, pretrained
 from pruninglib.tasks import segmentation as module
 from pruninglib.tasks.scenes import scenes
@@ -22,6 +24,7 @@ from pruninglib.tasks.segmentation import (
     cut,
     loss,
     objects,
+    regions_of,
     segment,
     segmentation,
     with_owners,
@@ -96,6 +99,7 @@ def test_outcomes_are_of_the_objects_that_slices_name(task):
     values = ious(nearly, labels, 4)
     assert metrics["mIoU"] == pytest.approx(np.mean(values))
     assert metrics["IoU large"] == pytest.approx(values[3])
+    assert metrics["boundary mIoU"] == pytest.approx(np.mean(boundary_ious(nearly, labels, 4)))
     perfect = task.metrics(Says(labels), "test")
     assert perfect["mIoU"] == perfect["boundary mIoU"] == perfect["found"] == 1
 
@@ -106,9 +110,12 @@ def test_the_loss_counts_all_pixels_alike():
     assert float(value) == pytest.approx(-np.log(np.e / (np.e + 3)), rel=1e-5)
 
 
-def test_pictures_are_the_first_of_those_for_dense_networks(task):
+def test_pictures_are_the_first_of_those_for_dense_networks(monkeypatch):
+    monkeypatch.setattr(module, "DRAWN", {"train": 24, "valid": 3, "test": 3})
+    task = segmentation(pictures=10)
     for few, every in zip(task.splits["train"], task.all_of_train(), strict=True):
-        assert few.equal(every)
+        assert len(few) == 10 and len(every) == 24 and few.equal(every[:10])
+    assert task.cooling  # as in `test_a_cooling_task_ends_at_a_rate_of_zero`
 
 
 def test_training_marks_objects(task):
@@ -149,7 +156,11 @@ def test_a_skip_is_the_second_part_of_what_is_joined(task):
 def test_width_scales_the_hidden_layers_and_the_seed_decides_the_weights(task):
     size = [sum(p.numel() for p in task.build(0, width).parameters()) for width in (0.01, 0.5, 1)]
     assert size[0] < 200 and 3 < size[2] / size[1] < 4.2
+    assert min(len(w) for w in pl.weights_of(task.build(0, 0.01)).values()) == 1
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
     same, other = task.build(3), task.build(4)
+    assert torch.get_rng_state().equal(state)
     assert same.bottom[0].weight.equal(task.build(3).bottom[0].weight)
     assert not same.bottom[0].weight.equal(other.bottom[0].weight)
 
@@ -221,7 +232,8 @@ def test_a_network_that_is_cut_down_begins_as_the_dense_one(task, tmp_path, monk
         for a, b in zip(trained.parameters(), start.parameters(), strict=True)
     ]
     assert 0 < max(moved) < 0.01  # four steps with a low learning rate
-    assert pretrained.records().empty or "shape" in pretrained.records()
+    record = json.loads(read_tensors(path)[1]["record"])
+    assert record["shape"] == "4_8_12_16_16_4_8_12_4_8_12" and "width" not in record
 
 
 # ---- clothing ----
@@ -289,6 +301,16 @@ def test_clothing_as_a_task(photographs):
     task.train(model, seed=0, epochs=1)
     metrics = task.metrics(model, "test")
     assert 0 <= metrics["mIoU"] <= 1 and np.isnan(metrics["IoU hair"])
+    brief, path = dataclasses.replace(task, epochs=1), photographs / "kept.safetensors"
+    record = pretrained.write_pretrained(brief, 0, 0.5, path)
+    assert "IoU skin, test" in record and "IoU hair, test" not in record  # JSON has no NaN
+
+
+def test_little_is_what_has_48_pixels_or_fewer():
+    labels = torch.zeros(1, 10, 50, dtype=torch.uint8)
+    labels[0, 0, :48], labels[0, 1, :49], labels[0, 2, :47] = 1, 2, 5
+    slices = regions_of(*with_owners(None, labels))
+    assert slices["little"].tolist() == [True, False, True]
 
 
 def test_owners_of_photographs_are_classes():
