@@ -1141,6 +1141,7 @@ MASKS = (torch.clone, np.asarray, torch.Tensor.tolist)
         "highest_release",
         "threshold_for",
         "needed_factor",
+        "outline_iou",
     ],
 )
 @pytest.mark.parametrize("as_type", NUMBERS)

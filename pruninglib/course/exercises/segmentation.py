@@ -48,7 +48,7 @@ def _wrong_skip(before: nn.Module, model: nn.Module, first: int, sparsity: float
     old, new = before[2].weight, model[2].weight
     gone = (new == 0) & (old != 0)
     if not gone.any():
-        return "No weight became zero: prune the model that is given, in place, not a copy of it."
+        return "No weight became zero: prune the model that is given, in place, not a copy of it, and begin at `first`."
     if (new != old)[~gone].any():
         return "Weights that stay keep their values."
     if gone.flatten(1).all(dim=1).any():
@@ -61,9 +61,7 @@ def _wrong_skip(before: nn.Module, model: nn.Module, first: int, sparsity: float
     if abs(count - want) <= len(counts) and len(counts.unique()) == 1 < len(counts):
         return "From each output the same number went: take the smallest of all of them, in one ranking."
     if count != want:
-        return (
-            f"{want} of the {part.numel()} weights that read the skip should be gone; {count} are."
-        )
+        return f"{want} of the {part.numel()} weights that read the skip should be gone; {count} are. Of equal ones any may stay."
     sizes, out = part.abs(), gone[:, first:]
     if sizes[out].max() <= sizes[~out].min():
         return None
@@ -110,13 +108,14 @@ def _judge_outline_iou(answer) -> str | None:
     for found, labels, distance, advice in cases:
         given = found.clone(), labels.clone()
         want, got = outline_iou.solve(*given, distance), answer(*given, distance)
-        if got is None or np.size(got) != 1:
+        if got is None or isinstance(got, str) or np.size(np.asarray(got)) != 1:
             return "Return one number."
+        got = float(np.asarray(got).reshape(()))
         if not (given[0].equal(found) and given[1].equal(labels)):
             return "You changed what was given: work on copies."
-        if not math.isclose(float(got), want, abs_tol=1e-6):
+        if not math.isclose(got, want, abs_tol=1e-6):
             shapes = "×".join(map(str, found.shape))
-            return f"{advice} For a picture of {shapes} and a distance of {distance} it is {want:.4f}, not {float(got):.4f}."
+            return f"{advice} For a picture of {shapes} and a distance of {distance} it is {want:.4f}, not {got:.4f}."
     return None
 
 
