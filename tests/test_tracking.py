@@ -213,9 +213,20 @@ def hota(truth: Tracks, found: Tracks) -> float:
     return float(np.mean(values))
 
 
-@pytest.mark.parametrize("seed", range(4))
+def rivals(seed: int) -> tuple[Tracks, Tracks]:
+    """Two objects beside one another, for each of which two tracks contend."""
+    random, truth, found = np.random.default_rng(seed), [], []
+    for time, k in itertools.product(range(12), range(2)):
+        truth.append((time, k, 12 * k, 0))
+        for name, often in ((2 * k, 0.5), (2 * k + 1, 0.9)):
+            if random.random() < often:
+                found.append((time, name, *(np.array([12 * k, 0]) + random.normal(0, 2.5, 2))))
+    return drawn(*truth), drawn(*found)
+
+
+@pytest.mark.parametrize("seed", range(6))
 def test_hota_is_that_of_plain_loops(seed):
-    pair = wandering(seed)
+    pair = rivals(seed)
     assert pytest.approx(hota(*pair)) == judged(*pair).HOTA
 
 
@@ -364,6 +375,7 @@ def test_a_track_is_kept_and_shown_for_a_while_without_boxes():
     assert played(blinking(4, 5), least=0.5, shown=1) == [[0]] * 5 + [[]] + [[0]] * 4
     assert played(blinking(4, 5), least=0.5, shown=2) == [[0]] * 10
     assert played(blinking(4, 5), least=0.5, shown=0, patience=1)[-1] == [1]
+    assert played(blinking(4, 5), least=0.5, shown=0, patience=2)[-1] == [0]
 
 
 def test_what_is_seen_once_is_not_shown():
@@ -386,6 +398,24 @@ def test_boxes_of_low_scores_go_on_but_begin_nothing():
 def test_a_low_box_is_not_taken_before_a_sure_one():
     frames = [[(0, 0.9)], [(0, 0.3), (2, 0.9)]]
     assert played(frames, least=0.5, low=0.2) == [[0], [0]]
+
+
+def test_a_track_gets_one_box_in_a_frame():
+    at = np.array([[[0, 0, 10, 10], [2, 0, 12, 10]]] * 2, dtype=float)
+    shown = []
+    for low in (None, 0.2):
+        tracker = Tracker(least=0.5, low=low)
+        for boxes in at:
+            got = tracker.step(boxes, np.array([0.9, 0.3]), np.zeros(2, int))
+        shown.append(got[2])
+    np.testing.assert_array_equal(*shown)
+
+
+def test_a_box_goes_on_no_track_of_another_sequence():
+    tracker, box = Tracker(least=0.5), BOX[None]
+    tracker.step(box, np.array([0.9]), np.array([0]))
+    sequence, names, _ = tracker.step(box, np.array([0.9]), np.array([1]))
+    assert sorted(zip(sequence.tolist(), names.tolist(), strict=True)) == [(0, 0), (1, 1)]
 
 
 def in_motion(number: int = 3, frames: int = 12) -> tuple[pl.tasks.scenes.Scenes, Detections]:

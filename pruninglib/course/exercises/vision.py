@@ -200,7 +200,7 @@ QUESTIONS = {
         {
             "a": (
                 "Little: its misses come in runs",
-                "An object that is small, faint or half hidden stays so for a while, and is missed for as "
+                "An object that is faint, half hidden or half outside stays so for a while, and is missed for as "
                 "long. A tracker bridges short gaps in the life of a track.",
             ),
             "b": (
