@@ -8,7 +8,6 @@ import torch
 import pruninglib as pl
 from pruninglib.tasks import datasets
 from pruninglib.tasks.sentiment import (
-    Attention,
     ByLength,
     encode,
     text_slices,
@@ -147,18 +146,6 @@ def test_padding_has_no_say():
     torch.testing.assert_close(model(padded), model(tokens))
     assert moved.any() and not torch.allclose(model(tokens), model(tokens.flip(1)), atol=1e-4)
     assert model(torch.zeros(1, 4, dtype=torch.int64)).isfinite().all(), "a text without words"
-
-
-def test_attention_is_that_of_torch():
-    ours = Attention(8, heads=2)
-    theirs = torch.nn.MultiheadAttention(8, 2, batch_first=True)
-    with torch.no_grad():
-        three = ours.query, ours.key, ours.value
-        theirs.in_proj_weight.copy_(torch.cat([layer.weight for layer in three]))
-        theirs.in_proj_bias.copy_(torch.cat([layer.bias for layer in three]))
-        theirs.out_proj.load_state_dict(ours.output.state_dict())
-    x, real = torch.randn(3, 5, 8), torch.arange(5) < torch.tensor([[5], [3], [1]])
-    torch.testing.assert_close(ours(x, real), theirs(x, x, x, key_padding_mask=~real)[0])
 
 
 def test_heads_and_hidden_units_are_removed():

@@ -1,7 +1,6 @@
 """Is a review good or bad? Generated reviews (bundled), sentences from film reviews (full)."""
 
 import json
-import math
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from torchmetrics.classification import MulticlassF1Score
 from ..measure.training import Batches, classification_metrics, evaluate, evaluating
 from . import datasets
 from .task import Task
+from .transformer import Block
 
 CLASSES = ["negative", "positive"]
 PADDING, UNKNOWN = "[PAD]", "[UNK]"  # tokens 0 and 1
@@ -217,43 +217,6 @@ def text_slices(texts: Sequence[str], train: Sequence[str]) -> dict[str, Tensor]
 # ---- model ----
 
 
-class Attention(nn.Module):
-    """Multi-head self-attention (Vaswani et al., NeurIPS 2017): `heads` of equal width."""
-
-    def __init__(self, channels: int, heads: int):
-        super().__init__()
-        self.heads = heads
-        self.query, self.key, self.value, self.output = (
-            nn.Linear(channels, channels) for _ in range(4)
-        )
-
-    def forward(self, x: Tensor, real: Tensor) -> Tensor:
-        """x: (batch, length, channels); real: bool (batch, length), False at padding."""
-        q, k, v = (  # (batch, heads, length, channels of a head)
-            layer(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
-            for layer in (self.query, self.key, self.value)
-        )
-        similar = q @ k.transpose(2, 3) / math.sqrt(q.shape[-1])
-        weights = similar.masked_fill(~real[:, None, None, :], -1e4).softmax(dim=-1)
-        return self.output((weights @ v).transpose(1, 2).flatten(2))
-
-
-class Block(nn.Module):
-    """Attention, then a feed-forward network at each position, each added to its input."""
-
-    def __init__(self, channels: int, heads: int, hidden: int, dropout: float):
-        super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(channels), nn.LayerNorm(channels)
-        self.attention = Attention(channels, heads)
-        self.up, self.down = nn.Linear(channels, hidden), nn.Linear(hidden, channels)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor, real: Tensor) -> Tensor:
-        # norms come first in each branch: it then trains without a warm-up (Xiong et al., 2020)
-        x = x + self.dropout(self.attention(self.norm1(x), real))
-        return x + self.dropout(self.down(self.up(self.norm2(x)).relu()))
-
-
 class Encoder(nn.Module):
     """Tokens (batch, length), 0 for padding -> scores of two classes (batch, 2)."""
 
@@ -284,7 +247,7 @@ class Encoder(nn.Module):
         places = torch.arange(tokens.shape[1], device=tokens.device)
         x = self.dropout(self.word_dropout(self.tokens(tokens) + self.positions(places)))
         for block in self.blocks:
-            x = block(x, real)
+            x = block(x, real[:, None, None, :])
         x = self.norm(x) * real.unsqueeze(-1)  # the mean over what is no padding
         return self.output(x.sum(dim=1) / real.sum(dim=1, keepdim=True).clamp(min=1))
 
