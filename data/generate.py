@@ -1,4 +1,4 @@
-"""Writes the generated sets of the bundled tier, reviews.tsv and ratings.csv, beside itself.
+"""Writes the generated sets of the bundled tier, reviews.tsv, ratings.csv, ..., beside itself.
 
 Nothing here was written or rated by anyone. Only whole numbers are drawn and compared, so the
 files are the same on every platform, byte for byte; a test says so.
@@ -9,6 +9,7 @@ from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
+from grammar import sentence
 
 HERE = Path(__file__).parent
 words = str.split
@@ -181,6 +182,30 @@ def ratings(seed: int = 15) -> str:
     return "\n".join(rows) + "\n"
 
 
+# ---- translations ----
+
+PAIRS = 20_000
+LONGEST = 14  # words, of either language, with the full stop
+
+
+def translations(seed: int = 12) -> str:
+    """The file of English and French: no sentence of either language comes twice."""
+    draw, seen, rows = Draw(seed), set(), ["english\tfrench\tmarks"]
+    while len(rows) <= PAIRS:
+        english, french = sentence(draw)
+        pair = {" ".join(english), " ".join(word.text for word in french)}
+        if max(len(english), len(french)) > LONGEST or pair & seen:
+            continue
+        seen |= pair
+        marks = ",".join(word.marks for word in french)
+        rows.append(
+            f"{' '.join(english)}\t{' '.join(word.text for word in french)}\t{marks}"
+        )
+    return "\n".join(rows) + "\n"
+
+
+FILES = {"reviews.tsv": reviews, "ratings.csv": ratings, "translations.tsv": translations}
+
 if __name__ == "__main__":
-    for name, text in (("reviews.tsv", reviews()), ("ratings.csv", ratings())):
-        (HERE / name).write_text(text, encoding="ascii", newline="\n")
+    for name, made in FILES.items():
+        (HERE / name).write_text(made(), encoding="utf-8", newline="\n")

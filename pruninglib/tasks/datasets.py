@@ -115,6 +115,18 @@ def generated_ratings() -> pd.DataFrame:
     return pd.read_csv(_bundled("ratings.csv"))
 
 
+def generated_translations() -> pd.DataFrame:
+    """20,000 sentences in English and French that `data/generate.py` made up by a grammar.
+
+    Columns: english and french, lists of words, punctuation and elided words apart; marks, of each
+    French word the phenomena that it shows, a letter each (`translation.PHENOMENA`). No sentence of
+    either language comes twice.
+    """
+    rows = pd.read_csv(_bundled("translations.tsv"), sep="\t", keep_default_na=False)
+    parts = {"english": " ", "french": " ", "marks": ","}
+    return rows.assign(**{name: rows[name].str.split(by) for name, by in parts.items()})
+
+
 def _bundled(name: str) -> Path:
     path = HERE / name
     if not path.exists():
