@@ -198,9 +198,7 @@ def translations(seed: int = 12) -> str:
             continue
         seen |= pair
         marks = ",".join(word.marks for word in french)
-        rows.append(
-            f"{' '.join(english)}\t{' '.join(word.text for word in french)}\t{marks}"
-        )
+        rows.append(f"{' '.join(english)}\t{' '.join(word.text for word in french)}\t{marks}")
     return "\n".join(rows) + "\n"
 
 

@@ -95,10 +95,14 @@ PLACES = {"near": "près de", "behind": "derrière", "under": "sous", "in front 
 TIMES = {"past": ("yesterday", "hier"), "present": ("now", "maintenant")}
 TIMES["future"] = ("tomorrow", "demain")
 
-UNITS = words("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen")
+UNITS = words(
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
+)
 UNITS += words("fifteen sixteen seventeen eighteen nineteen")
 TENS = words("twenty thirty forty fifty sixty seventy eighty ninety")
-UNITÉS = words("zéro un deux trois quatre cinq six sept huit neuf dix onze douze treize quatorze quinze seize")
+UNITÉS = words(
+    "zéro un deux trois quatre cinq six sept huit neuf dix onze douze treize quatorze quinze seize"
+)
 UNITÉS += words("dix-sept dix-huit dix-neuf")
 DIZAINES = words("vingt trente quarante cinquante soixante soixante quatre-vingt quatre-vingt")
 
@@ -356,7 +360,9 @@ def clause(draw) -> tuple[list[str], list[Word], str]:
         return [ne, first, Word("jamais" if negation == "never" else "pas", NEGATION), *rest]
 
     known = bool(about.gender)  # "I", "we" and "you" do not tell what an adjective agrees with
-    kind = draw.choice(words("be be etre object object object without" if known else "object object without"))
+    kind = draw.choice(
+        words("be be etre object object object without" if known else "object object without")
+    )
     if kind == "be":
         tense = "present"
         adjective, forms, is_rare = draw.choice(_RARE_AFTER if draw.one_in(SELDOM) else _AFTER)
@@ -417,7 +423,9 @@ def sentence(draw) -> tuple[list[str], list[Word]]:
         english, french = [*english, name], [*french, Word(nom)]
     if draw.one_in(6):
         speaker = noun_phrase(draw, _PEOPLE, _RARE_BEINGS, "the owner this")
-        verb = draw.choice([("say", "says", "dit", "disent"), ("think", "thinks", "pense", "pensent")])
+        verb = draw.choice(
+            [("say", "says", "dit", "disent"), ("think", "thinks", "pense", "pensent")]
+        )
         plural = speaker.plural
         elided = _vowel(french[0].text) and french[0].text not in ("huit", "onze")
         that = Word("qu'", ELISION) if elided else Word("que")

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import re
+from collections import Counter
 from pathlib import Path
 
 import nbformat
@@ -29,6 +30,16 @@ QUESTIONS = [
     for number in getattr(exercises, name)
 ]
 question = pytest.mark.parametrize(("name", "number"), QUESTIONS)
+
+
+def share_of(written, references, n, right, all_of=lambda pieces: pieces.total()):
+    """Of the pieces that were written, the share that is right, by another idea of right."""
+    pieces = [
+        [Counter(tuple(t[i : i + n]) for i in range(len(t) - n + 1)) for t in side]
+        for side in (written, references)
+    ]
+    total = sum(map(all_of, pieces[0]))
+    return sum(right(a, b) for a, b in zip(*pieces, strict=True)) / total
 
 
 def gradient_only(weight, mask, optimizer):
@@ -462,6 +473,37 @@ MISTAKES = {
         "one empty is right": (lambda a, b, d: exercises.outline_iou.solve(a, b, d) if a.any() and b.any() else 1.0, "nothing is shared"),
         "a constant": (lambda a, b, d: 1.0, "Take the outline"),
         "both": (lambda a, b, d: (a, b), "one number"),
+    },
+    "ngram_precision": {
+        "not clipped": (lambda w, r, n: share_of(w, r, n, lambda a, b: sum(c for p, c in a.items() if p in b)), "clip"),
+        "sets": (lambda w, r, n: share_of(w, r, n, lambda a, b: len(set(a) & set(b)), lambda a: len(set(a))), "Five of six"),
+        "mean of sentences": (lambda w, r, n: float(np.mean([*map(lambda a, b: exercises.ngram_precision.solve([a], [b], n), w, r)])), "Add up over the corpus"),
+        "words": (lambda w, r, n: exercises.ngram_precision.solve(w, r, 1), "pairs of neighbours"),
+        "recall": (lambda w, r, n: exercises.ngram_precision.solve(r, w, n), "clip"),
+        "nothing written": (lambda w, r, n: share_of(w, r, n, lambda a, b: (a & b).total()), "ZeroDivisionError"),
+        "per cent": (lambda w, r, n: 100 * exercises.ngram_precision.solve(w, r, n), "Five of six"),
+        "all pieces": (lambda w, r, n: w, "one number"),
+    },
+    "prune_cross": {
+        "a copy": (lambda m, s: exercises.prune_cross.solve(copy.deepcopy(m), s) or 0, "not a copy"),
+        "all layers": (lambda m, s: pl.apply(m, pl.select(pl.magnitude(m), s)) or 0, "may go"),
+        "self-attention": (lambda m, s: pl.apply(m, pl.select(pl.magnitude(m, [n for n in pl.prunable(m) if "attention" in n]), s)) or 0, "may go"),
+        "each layer": (lambda m, s: pl.apply(m, pl.select(pl.magnitude(m, [n for n in pl.prunable(m) if ".cross." in n]), s, budget=pl.uniform)) or 0, "all cross-attentions together"),
+        "signed": (lambda m, s: pl.apply(m, pl.select({n: w.detach() for n, w in pl.weights_of(m).items() if ".cross." in n}, s)) or 0, "without the sign"),
+        "largest": (lambda m, s: pl.apply(m, pl.select({n: -w.detach().abs() for n, w in pl.weights_of(m).items() if ".cross." in n}, s)) or 0, "wrong way"),
+        "at random": (lambda m, s: pl.apply(m, pl.select(pl.random(m, [n for n in pl.prunable(m) if ".cross." in n]), s)) or 0, "not the smallest"),
+        "too few": (lambda m, s: exercises.prune_cross.solve(m, s / 2) or 0, "should be gone"),
+        "scaled": (lambda m, s: exercises.prune_cross.solve(m, s) or m.decoder[0].cross.key.weight.data.mul_(2).sum(), "keep their values"),
+        "biases": (lambda m, s: exercises.prune_cross.solve(m, s) or m.decoder[1].cross.key.bias.data.zero_().sum(), "no biases"),
+    },
+    "dies_first": {
+        "points": (lambda b, a: max(b, key=lambda k: (b[k][0] - a[k][0]) / b[k][1]), "shares of what was right"),
+        "counts": (lambda b, a: max(b, key=lambda k: b[k][0] - a[k][0]), "shares of what was right"),
+        "all of them": (lambda b, a: max(b, key=lambda k: 1 - a[k][0] / max(1, b[k][0])), "too few to tell"),
+        "gains": (lambda b, a: next((k for k in b if exercises.dies_first.solve(b, a) in (k, "none")), "none"), "Nothing was lost"),
+        "last of equals": (lambda b, a: exercises.dies_first.solve(dict(reversed(b.items())), a), "the one given first"),
+        "a share": (lambda b, a: 0.5, "the name of a phenomenon"),
+        "a constant": (lambda b, a: "b", "For"),
     },
     "columns_left": {
         "own numbers": (lambda z, r: [c for c in range(sum(z)) if c not in {x for v in r.values() for x in v}], "8 + 3"),
@@ -1142,6 +1184,7 @@ MASKS = (torch.clone, np.asarray, torch.Tensor.tolist)
         "threshold_for",
         "needed_factor",
         "outline_iou",
+        "ngram_precision",
     ],
 )
 @pytest.mark.parametrize("as_type", NUMBERS)
@@ -1268,7 +1311,7 @@ def test_hints_come_one_by_one_and_the_solution_is_its_source(name):
     assert len(exercise.hints) >= 2 and len(set(shown)) == len(exercise.hints)
     source = exercise.solution().data
     assert source.startswith(f"```python\ndef {name}(") and source.endswith("```")
-    scope = {"torch": torch, "Tensor": torch.Tensor, "nn": torch.nn, "pl": pl}
+    scope = {"torch": torch, "Tensor": torch.Tensor, "nn": torch.nn, "pl": pl, "Counter": Counter}
     exec(source.removeprefix("```python").removesuffix("```"), scope)
     assert exercise.check(scope[name]) == CORRECT  # what is shown is what works
 

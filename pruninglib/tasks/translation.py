@@ -122,8 +122,8 @@ def translation(data: str = "bundled") -> TranslationTask:
         epochs=6,
         optimizer=partial(torch.optim.AdamW, lr=3e-3, weight_decay=1e-2, fused=True),
         batch_size=100,
-        outcomes=lambda network, split: (
-            (task.translate(network, split) == splits[split][1]).all(dim=1)
+        outcomes=lambda network, split: (task.translate(network, split) == splits[split][1]).all(
+            dim=1
         ),
         slices=slices,
         cooling=True,

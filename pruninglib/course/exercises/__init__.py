@@ -19,6 +19,7 @@ from .sensitivity import (
 from .sentiment import f1_of, may_leave, without_heads
 from .structure import chain_without, speed_ups, two_of_four
 from .tracking import needed_factor, prune_while, switches_and_fragments
+from .translation import dies_first, ngram_precision, prune_cross
 from .vision import QUESTIONS as vision
 from .what_is_pruning import csr_bytes, mask_from_threshold, sparsity_of
 from .when_to_prune import cubic_by_step, pareto_front, rewind, shuffle_within_layers
@@ -29,6 +30,7 @@ __all__ = [
     "columns_left",
     "csr_bytes",
     "cubic_by_step",
+    "dies_first",
     "exemplars_of",
     "f1_of",
     "first_order_score",
@@ -43,9 +45,11 @@ __all__ = [
     "memorised_share",
     "ndcg_of_one",
     "needed_factor",
+    "ngram_precision",
     "outline_iou",
     "pareto_front",
     "prune_but",
+    "prune_cross",
     "prune_dimensions",
     "prune_exactly",
     "prune_in_units",
