@@ -38,10 +38,12 @@ class TranslationTask(Task):
     """A task of translating. Splits hold source and target tokens, int64 (sentences, length), each
     with `END` after the last word and `PADDING` after that.
 
+    texts: by split, the English and the French sentences, each a list of words.
     vocabularies: English and French, the word of each token.
     phenomena: by split, name -> bool (sentences, length), which target tokens show it.
     """
 
+    texts: dict[str, tuple[list[Text], list[Text]]]
     vocabularies: tuple[list[str], list[str]]
     phenomena: dict[str, dict[str, Tensor]]
 
@@ -87,13 +89,14 @@ def translation(data: str = "bundled") -> TranslationTask:
     starts = {"train": 0, "valid": SIZES["train"], "test": SIZES["train"] + SIZES["valid"]}
     rows = {split: pairs[start : start + SIZES[split]] for split, start in starts.items()}
     sides = ("english", "french")
-    vocabularies = tuple(vocabulary(rows["train"][side]) for side in sides)
-    lengths = tuple(1 + pairs[side].str.len().max() for side in sides)
+    texts = {split: tuple(list(part[side]) for side in sides) for split, part in rows.items()}
+    vocabularies = tuple(map(vocabulary, texts["train"]))
+    lengths = tuple(int(1 + pairs[side].str.len().max()) for side in sides)
     splits, phenomena, slices = {}, {}, {}
     for split, part in rows.items():
         splits[split] = tuple(
-            encode(part[side], known, length)
-            for side, known, length in zip(sides, vocabularies, lengths, strict=True)
+            encode(side, known, length)
+            for side, known, length in zip(texts[split], vocabularies, lengths, strict=True)
         )
         if split == "train":
             continue
@@ -102,7 +105,9 @@ def translation(data: str = "bundled") -> TranslationTask:
         }
         slices[split] = {name: flags.any(dim=1) for name, flags in phenomena[split].items()}
         slices[split]["long"] = torch.tensor((part["french"].str.len() > 10).to_numpy())
-    references = {split: [natural(words) for words in rows[split]["french"]] for split in rows}
+    references = {
+        split: [natural(words) for words in french] for split, (_, french) in texts.items()
+    }
 
     def metrics(network: nn.Module, split: str) -> dict[str, float]:
         written, target = task.translate(network, split), splits[split][1]
@@ -127,6 +132,7 @@ def translation(data: str = "bundled") -> TranslationTask:
         ),
         slices=slices,
         cooling=True,
+        texts=texts,
         vocabularies=vocabularies,
         phenomena=phenomena,
     )
