@@ -125,7 +125,7 @@ def translation(data: str = "bundled") -> TranslationTask:
         metrics=metrics,
         primary="exact",
         epochs=6,
-        optimizer=partial(torch.optim.AdamW, lr=3e-3, weight_decay=1e-2, fused=True),
+        optimizer=partial(torch.optim.AdamW, lr=6e-3, weight_decay=1e-2, fused=True),
         batch_size=100,
         outcomes=lambda network, split: (task.translate(network, split) == splits[split][1]).all(
             dim=1
@@ -187,8 +187,10 @@ def encode(texts: Sequence[Text], words: Sequence[str], length: int) -> Tensor:
 
 
 def marked(marks: Sequence[list[str]], letter: str, length: int) -> Tensor:
-    """bool (texts, length): which words have the letter."""
-    rows = [[letter in mark for mark in text] for text in marks]
+    """bool (texts, length): which words have the letter; of rare ones, "r" alone counts."""
+    rows = [
+        [letter == "r" or "r" not in m if letter in m else False for m in text] for text in marks
+    ]
     return torch.tensor([row + [False] * (length - len(row)) for row in rows])
 
 
