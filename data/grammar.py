@@ -204,6 +204,12 @@ def agreed(forms: dict[str, str], phrase) -> str:
     return forms[phrase.gender + ("p" if phrase.plural else "")]
 
 
+def gendered(forms: dict[str, str], plural: bool) -> str:
+    """The mark of an adjective's agreement, if its form tells the gender: jeune does not."""
+    number = "p" if plural else ""
+    return GENDER if forms["m" + number] != forms["f" + number] else ""
+
+
 def _vowel(text: str) -> bool:
     return text[0] in VOWELS
 
@@ -222,13 +228,13 @@ def noun_phrase(draw, nouns, rare, kinds: str = "the a many owner this", negated
     noun_marks = RARE if noun.rare else ""
     core = [Word(noun.des if plural else noun.un, noun_marks)]
     english = [noun.many if plural else noun.one]
-    gendered = "" if plural else ARTICLE  # a plural article is the same for both
+    article = "" if plural else ARTICLE  # a plural article is the same for both
     before = False
     if draw.one_in(3):
         before = draw.one_in(2)
         group = _BEFORE if before else _RARE_AFTER if draw.one_in(SELDOM) else _AFTER
         adjective, forms, is_rare = draw.choice(group)
-        text, marks = agreed(forms, shape), GENDER + (RARE if is_rare else "")
+        text, marks = agreed(forms, shape), gendered(forms, plural) + (RARE if is_rare else "")
         if before and not plural and noun.gender == "m" and _vowel(noun.un):
             text = BEFORE_VOWEL.get(text, text)
         english.insert(0, adjective)
@@ -248,7 +254,7 @@ def noun_phrase(draw, nouns, rare, kinds: str = "the a many owner this", negated
         french = [Word("une" if noun.gender == "f" else "un", ARTICLE)]
         english.insert(0, "an" if english[0][0] in "aeiou" else "a")
     elif kind == "some":
-        french = [Word("de", ORDER)] if before else [Word("des")]
+        french = [Word("de" if before else "des")]
         english.insert(0, "some")
     elif kind == "many":
         name, nom = number(2 + draw.below(98))
@@ -261,7 +267,7 @@ def noun_phrase(draw, nouns, rare, kinds: str = "the a many owner this", negated
         owner = draw.choice([*OWNERS])
         m, f, p = OWNERS[owner]
         text = p if plural else m if noun.gender == "m" or vowel else f
-        french = [Word(text, "" if plural or m == f else ARTICLE)]
+        french = [Word(text, "" if plural or vowel or m == f else ARTICLE)]
         english.insert(0, owner)
     else:
         if plural:
@@ -270,7 +276,7 @@ def noun_phrase(draw, nouns, rare, kinds: str = "the a many owner this", negated
             text = "cette"
         else:
             text = "cet" if vowel else "ce"
-        french = [Word(text, gendered)]
+        french = [Word(text, article)]
         english.insert(0, "these" if plural else "this")
     return Phrase(english, french + core, shape.person, noun.gender)
 
@@ -349,8 +355,9 @@ def clause(draw) -> tuple[list[str], list[Word], str]:
     def agreeing(forms: dict[str, str], more: str = "") -> Word:
         text = agreed(forms, about)
         if other is None:
-            return Word(text, GENDER + more)
-        return Word(text, more + (linked(text, agreed(forms, other)) or GENDER))
+            return Word(text, gendered(forms, about.plural) + more)
+        mark = linked(text, agreed(forms, other)) or gendered(forms, about.plural)
+        return Word(text, more + mark)
 
     def say(first: Word, *rest: Word) -> list[Word]:
         """The verb, with ne … pas or ne … jamais around its first word."""
