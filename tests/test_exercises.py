@@ -32,13 +32,13 @@ QUESTIONS = [
 question = pytest.mark.parametrize(("name", "number"), QUESTIONS)
 
 
-def share_of(written, references, n, right, all_of=lambda pieces: pieces.total()):
+def share_of(written, references, n, right, all_of=lambda pieces: pieces.total(), total=None):
     """Of the pieces that were written, the share that is right, by another idea of right."""
     pieces = [
         [Counter(tuple(t[i : i + n]) for i in range(len(t) - n + 1)) for t in side]
         for side in (written, references)
     ]
-    total = sum(map(all_of, pieces[0]))
+    total = total[0] if total else sum(map(all_of, pieces[0]))
     return sum(right(a, b) for a, b in zip(*pieces, strict=True)) / total
 
 
@@ -480,6 +480,10 @@ MISTAKES = {
         "mean of sentences": (lambda w, r, n: float(np.mean([*map(lambda a, b: exercises.ngram_precision.solve([a], [b], n), w, r)])), "Add up over the corpus"),
         "words": (lambda w, r, n: exercises.ngram_precision.solve(w, r, 1), "pairs of neighbours"),
         "recall": (lambda w, r, n: exercises.ngram_precision.solve(r, w, n), "clip"),
+        "up to three": (lambda w, r, n: exercises.ngram_precision.solve(w, r, min(n, 3)), "n may be 4"),
+        "short ones take away": (lambda w, r, n: share_of(w, r, n, lambda a, b: (a & b).total(), None, [sum(len(t) - n + 1 for t in w)]) if any(len(t) >= n for t in w) else 0.0, "takes nothing away"),
+        "unordered": (lambda w, r, n: exercises.ngram_precision.solve(*[[sorted(t) for t in x] for x in (w, r)], n) if n == 2 and len(w[0]) == 2 else exercises.ngram_precision.solve(w, r, n), "order of the words"),
+        "a dict": (lambda w, r, n: {n: 1.0}, "one number"),
         "nothing written": (lambda w, r, n: share_of(w, r, n, lambda a, b: (a & b).total()), "ZeroDivisionError"),
         "per cent": (lambda w, r, n: 100 * exercises.ngram_precision.solve(w, r, n), "Five of six"),
         "all pieces": (lambda w, r, n: w, "one number"),
@@ -493,16 +497,21 @@ MISTAKES = {
         "largest": (lambda m, s: pl.apply(m, pl.select({n: -w.detach().abs() for n, w in pl.weights_of(m).items() if ".cross." in n}, s)) or 0, "wrong way"),
         "at random": (lambda m, s: pl.apply(m, pl.select(pl.random(m, [n for n in pl.prunable(m) if ".cross." in n]), s)) or 0, "not the smallest"),
         "too few": (lambda m, s: exercises.prune_cross.solve(m, s / 2) or 0, "should be gone"),
+        "what stays": (lambda m, s: exercises.prune_cross.solve(m, 1 - s + 0.01) or 0, "the share that goes"),
+        "not made for good": (lambda m, s: prune.l1_unstructured(m.decoder[0].cross.query, "weight", s) and 0, "prune.remove"),
         "scaled": (lambda m, s: exercises.prune_cross.solve(m, s) or m.decoder[0].cross.key.weight.data.mul_(2).sum(), "keep their values"),
         "biases": (lambda m, s: exercises.prune_cross.solve(m, s) or m.decoder[1].cross.key.bias.data.zero_().sum(), "no biases"),
     },
     "dies_first": {
         "points": (lambda b, a: max(b, key=lambda k: (b[k][0] - a[k][0]) / b[k][1]), "shares of what was right"),
         "counts": (lambda b, a: max(b, key=lambda k: b[k][0] - a[k][0]), "shares of what was right"),
-        "all of them": (lambda b, a: max(b, key=lambda k: 1 - a[k][0] / max(1, b[k][0])), "too few to tell"),
+        "all of them": (lambda b, a: max(b, key=lambda k: 1 - a[k][0] / max(1, b[k][0])), "fewer than 30"),
         "gains": (lambda b, a: next((k for k in b if exercises.dies_first.solve(b, a) in (k, "none")), "none"), "Nothing was lost"),
         "last of equals": (lambda b, a: exercises.dies_first.solve(dict(reversed(b.items())), a), "the one given first"),
         "a share": (lambda b, a: 0.5, "the name of a phenomenon"),
+        "more than 30": (lambda b, a: exercises.dies_first.solve({k: (r, w - 1) for k, (r, w) in b.items()}, a), "30 words: enough"),
+        "29 will do": (lambda b, a: exercises.dies_first.solve({k: (r, w + 1) for k, (r, w) in b.items()}, a), "29 words, fewer"),
+        "30 right": (lambda b, a: exercises.dies_first.solve({k: (r, r) for k, (r, w) in b.items()}, a), "30 words"),
         "a constant": (lambda b, a: "b", "For"),
     },
     "columns_left": {
