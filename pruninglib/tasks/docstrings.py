@@ -20,7 +20,7 @@ NAMES = {"sklearn": "scikit-learn"}
 BUILT = ("__config__.py", "_distributor_init.py", "version.py")
 LEAST = 1000  # characters of a module that is used
 SHARES = {"valid": 0.1, "test": 0.2}  # of the modules of each package; the others are train
-CHECKSUM = "?"
+CHECKSUM = "474c05edd80b4fdf"
 
 _QUOTED = re.compile(r'(?P<alone>^[ \t]*[rR]?)?"""(?P<text>.*?)"""', re.DOTALL | re.MULTILINE)
 _ROLE = re.compile(r":[\w:+-]+:`~?([^`<]*)(?:<[^`]*>)?`_?")  # :func:`name`, :ref:`name <place>`
