@@ -452,6 +452,7 @@ MISTAKES = {
         "whole layer": (lambda w, x, s: pl.select({"": w.abs() * x.norm(dim=0)}, s)[""], "within an output's row"),
         "sum": (lambda w, x, s: in_each_row(w.abs() * x.sum(dim=0).abs(), s), "inputs of both signs"),
         "largest": (lambda w, x, s: in_each_row(-w.abs() * x.norm(dim=0), s), "wrong way round"),
+        "inverted": (lambda w, x, s: ~exercises.wanda_mask.solve(w, x, s), "wrong way round"),
         "no root": (lambda w, x, s: in_each_row(w.abs() * x.square().sum(dim=0), s), "root is missing"),
         "what stays": (lambda w, x, s: in_each_row(w.abs() * x.norm(dim=0), 1 - s), "From each row"),
         "scores": (lambda w, x, s: w.abs() * x.norm(dim=0), "True or False"),
@@ -478,11 +479,11 @@ MISTAKES = {
         "scaled": (lambda m: exercises.prune_2_of_4.solve(m) or m[5].weight.data.mul_(2).sum(), "keep their values"),
     },
     "block_to_drop": {
-        "unweighted": (lambda d, w, t, x: int(np.argmin([np.mean(v) for v in w])), "by their tokens"),
+        "unweighted": (lambda d, w, t, x: exercises.block_to_drop.solve(d, w, [1] * len(t), x), "by their tokens"),
         "most": (lambda d, w, t, x: int(np.argmax([np.average(v, weights=t) for v in w])), "costs most"),
-        "no limit": (lambda d, w, t, x: int(np.argmin([np.average(v, weights=t) for v in w])), "return None"),
-        "never": (lambda d, w, t, x: None if w else 0, "limit allows"),
-        "last of equal": (lambda d, w, t, x: None if exercises.block_to_drop.solve(d, w, t, x) is None else len(w) - 1 - int(np.argmin([np.average(v, weights=t) for v in w[::-1]])), "of equal ones the first"),
+        "no limit": (lambda d, w, t, x: exercises.block_to_drop.solve(d, w, t, 9), "return -1"),
+        "never": (lambda d, w, t, x: -1, "limit allows"),
+        "last of equal": (lambda d, w, t, x: len(w) - 1 - exercises.block_to_drop.solve(d, w[::-1], t, x) if exercises.block_to_drop.solve(d, w, t, x) >= 0 else -1, "of equal ones the first"),
         "a cost": (lambda d, w, t, x: 0.5, "number of a block"),
     },
     "prune_skip": {
@@ -1187,6 +1188,7 @@ MASKS = (torch.clone, np.asarray, torch.Tensor.tolist)
         "threshold_for",
         "needed_factor",
         "outline_iou",
+        "perplexity_of",
     ],
 )
 @pytest.mark.parametrize("as_type", NUMBERS)

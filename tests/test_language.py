@@ -201,7 +201,7 @@ def test_perplexity_is_exp_of_the_mean_loss_over_tokens(task, model):
     assert metrics["perplexity"] == pytest.approx(math.exp(total.sum() / count.sum()), rel=1e-5)
     assert task.score(model, "valid") == pytest.approx(-math.log(metrics["perplexity"]))
     assert len(total) == len(task.texts["valid"])
-    assert count.max() == 4 * LENGTH
+    assert count.max() == 2 * LENGTH
 
 
 def test_padding_is_not_predicted(model):
@@ -225,6 +225,23 @@ def test_the_same_seed_writes_the_same_and_begins_as_told(task, model):
     assert first == task.write(model, "returns the", 12, seed=3)
     assert first != task.write(model, "returns the", 12, seed=4)
     assert first.startswith("returns the")
+
+
+def test_a_paragraph_that_is_written_begins_a_line_and_no_word_is_cut(task):
+    class Fixed(torch.nn.Module):
+        def forward(self, tokens):
+            ids = task.tokenizer.encode("graph").ids
+            wanted = [*ids, END, 30, 31, END]
+            logits = torch.zeros(1, tokens.shape[1], PIECES)
+            logits[0, -1, wanted[(tokens.shape[1] - 2) % len(wanted)]] = 99
+            return logits
+
+    start = task.tokenizer.decode([10])
+    count = len(task.tokenizer.encode("graph").ids) + 4
+    assert len(task.tokenizer.encode(start).ids) == 1
+    written = task.write(Fixed(), start, count, seed=0)
+    assert written.count("\n") == 1
+    assert written.split("\n")[0].endswith("graph")
 
 
 def test_writing_goes_on_beyond_a_window(task, model):

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from itertools import chain
+from itertools import chain, groupby
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from .transformer import BEGIN, PADDING, Block, causal
 SPECIAL = ["[PAD]", "[UNK]", "[BEGIN]", "[END]"]  # tokens 0 to 3; [END]: of a paragraph
 END = 3
 PIECES, LENGTH = 512, 64
-WINDOWS = 4  # of each document of valid and test
+WINDOWS = 2  # of each document of valid and test
 TOKENIZER = HERE / "language.json"
 
 
@@ -55,9 +55,8 @@ class LanguageTask(Task):
             for _ in range(tokens):
                 values, pieces = model(torch.tensor([text[-LENGTH:]]))[0, -1].topk(top)
                 text.append(pieces[values.softmax(0).multinomial(1, generator=generator)].item())
-        paragraphs = " ".join(map(str, text[1:])).split(f" {END}")
-        decoded = [self.tokenizer.decode([int(i) for i in p.split()]) for p in paragraphs]
-        return "\n".join(p.strip() for p in decoded)
+        paragraphs = [[*part] for end, part in groupby(text[1:], END.__eq__) if not end]
+        return "\n".join(self.tokenizer.decode(part).strip() for part in paragraphs)
 
 
 def language(data: str = "bundled") -> LanguageTask:

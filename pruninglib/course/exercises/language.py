@@ -47,8 +47,9 @@ def _wrong_wanda(kept: Tensor, weight: Tensor, inputs: Tensor, sparsity: float) 
     count = round(sparsity * weight.shape[1])
     scores = weight.abs() * inputs.norm(dim=0)
     gone = (~kept).sum(dim=1)
-    if (kept.sum(dim=1) == count).all() and 2 * count != weight.shape[1]:
-        return "It is the wrong way round: True stays."
+    low, high = (scores.masked_fill(m, v) for m, v in ((~kept, -math.inf), (kept, math.inf)))
+    if (kept.sum(dim=1) == count).all() and (low.amax(dim=1) <= high.amin(dim=1)).all():
+        return "It is the wrong way round: True stays, the highest scores."
     if (gone != count).any():
         if int(gone.sum()) == count * len(weight):
             return "The right number went in all, but not from each row: compare within an output's row."
@@ -125,7 +126,7 @@ def _judge_perplexity_of(answer) -> str | None:
 )
 def perplexity_of(documents: list[list[float]]) -> float:
     every = [value for document in documents for value in document]
-    return math.exp(-sum(every) / len(every))
+    return float(torch.tensor(every, dtype=torch.float64).mean().neg().exp())
 
 
 def _small_model(seed: int, tied: bool = False) -> nn.Module:
@@ -198,32 +199,28 @@ def prune_2_of_4(model: nn.Module) -> None:
 def _judge_block_to_drop(answer) -> str | None:
     cases = (
         ([3.0, 2.0], [[3.5, 2.1], [3.1, 2.0], [2.9, 2.9]], [10, 90], 0.1, 1),
-        ([2.0, 2.0, 2.0], [[2.4, 2.4, 2.4], [2.1, 2.3, 2.2]], [5, 5, 5], 0.1, None),
+        ([2.0, 2.0, 2.0], [[2.4, 2.4, 2.4], [2.1, 2.3, 2.2]], [5, 5, 5], 0.1, -1),
         ([1.5, 4.0], [[1.5, 4.6], [1.9, 4.0]], [99, 1], 0.05, 0),
         ([1.0], [[1.3], [0.9], [1.2]], [7], 0.0, 1),
         ([2.5, 3.5], [[2.6, 3.6], [2.6, 3.6], [2.7, 3.7]], [3, 8], 0.2, 0),
     )
     for dense, without, tokens, limit, want in cases:
-        got = answer(list(dense), copy.deepcopy(without), list(tokens), limit)
-        if got is not None:
-            got = _number(got)
-            if got is None or got != int(got):
-                return "Return the number of a block, from 0, or None."
+        got = _number(answer(list(dense), copy.deepcopy(without), list(tokens), limit))
+        if got is None or got != int(got):
+            return "Return the number of a block, from 0, or -1."
         if got == want:
             continue
         case = f"(dense {dense}, without {without}, tokens {tokens}, limit {limit})"
-        weighed = [
-            np.average(w, weights=tokens) - np.average(dense, weights=tokens) for w in without
-        ]
-        if want is None:
-            return (
-                f"No block may go where the cheapest costs more than the limit: return None. {case}"
-            )
-        if got is None:
-            return f"Block {want} costs {weighed[want]:.3f}, which the limit allows. {case}"
-        if got == int(np.argmin([np.mean(w) for w in without])):
+        costs = [np.average(w, weights=tokens) - np.average(dense, weights=tokens) for w in without]
+        if got == block_to_drop.solve(dense, without, [1] * len(tokens), limit):
             return f"Weigh documents by their tokens. {case}"
-        if got == int(np.argmax(weighed)):
+        if want == -1:
+            return (
+                f"No block may go where the cheapest costs more than the limit: return -1. {case}"
+            )
+        if got == -1:
+            return f"Block {want} costs {costs[want]:.3f}, which the limit allows. {case}"
+        if got == int(np.argmax(costs)):
             return f"That is the block that costs most. {case}"
         return f"Block {want} costs least; of equal ones the first. {case}"
     return None
@@ -232,12 +229,14 @@ def _judge_block_to_drop(answer) -> str | None:
 @exercise(
     _judge_block_to_drop,
     "For each block: the mean over all tokens of its loss minus the dense one's, documents weighed by their tokens.",
-    "`np.average(loss, weights=tokens)`; then the smallest, if it is within the limit.",
+    "`sum(loss * n for ...) / sum(tokens)`; then the smallest, if it is within the limit.",
 )
 def block_to_drop(
     dense: list[float], without: list[list[float]], tokens: list[int], limit: float
-) -> int | None:
-    start = np.average(dense, weights=tokens)
-    costs = [np.average(losses, weights=tokens) - start for losses in without]
-    best = int(np.argmin(costs))
-    return best if costs[best] <= limit else None
+) -> int:
+    def per_token(losses: list[float]) -> float:
+        return sum(x * n for x, n in zip(losses, tokens, strict=True)) / sum(tokens)
+
+    costs = [per_token(losses) - per_token(dense) for losses in without]
+    best = costs.index(min(costs))
+    return best if costs[best] <= limit else -1
