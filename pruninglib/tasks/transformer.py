@@ -4,7 +4,7 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import one_hot, pad
+from torch.nn.functional import pad
 
 PADDING, UNKNOWN, BEGIN, END = range(4)  # tokens of a text that is written
 
@@ -135,9 +135,9 @@ class EncoderDecoder(nn.Module):
     def _with_copies(self, x: Tensor, logits: Tensor, source: Tensor, text: Tensor) -> Tensor:
         similar = self.query(x) @ self.key(text).transpose(1, 2) / math.sqrt(x.shape[-1])
         copied = similar.masked_fill((source == PADDING)[:, None, :], -1e4).softmax(dim=-1)
-        tokens = one_hot(source, logits.shape[-1]).to(copied.dtype)  # (batch, m, words)
         trust = self.gate(x).sigmoid()
-        mixed = trust * (copied @ tokens) + (1 - trust) * logits.softmax(dim=-1)
+        mixed = (1 - trust) * logits.softmax(dim=-1)
+        mixed = mixed.scatter_add(2, source[:, None].expand_as(copied), trust * copied)
         return mixed.clamp(min=1e-9).log()
 
 
