@@ -198,14 +198,17 @@ MEETINGS = [
     "the {guests} came to the {hosts} on {day}",
     "on {day} the {guests} were guests of the {hosts}",
 ]
-EXPECTED = [  # {f} is the favourite, {u} the other one: "hosts" or "guests"
-    "the {f} were the favourites",
-    "few gave the {u} a chance",
-    "all thought the {f} would win",
-    "the {u} had not won for weeks",
+EXPECTED = [  # {f} is where the favourite plays: "home" or "away"
+    "all expected {a} {f} win",
+    "the {f} side led the table",
+    "few doubted the {f} side",
 ]
-WON = ["the {w} won {more} to {less}", "the {l} lost {less} to {more}"]
-WON.append("it was {more} to {less} for the {w}")
+WON = [  # {w} won: "hosts" or "guests"
+    "the {w} won {more} to {less}",
+    "it was {more} to {less} for the {w}",
+    "the {w} were ahead at the end , {more} to {less}",
+    "the {l} lost {less} to {more}",
+]
 DRAWN = ["neither side won : {more} to {less}", "it was {more} to {less} at the end"]
 OPENED = ["{scorer} scored first", "the first goal was by {scorer}", "{scorer} opened the score"]
 CANCELLED = ["an early goal by {other} did not count", "{other} seemed to score first but did not"]
@@ -248,7 +251,7 @@ def report(draw: Draw) -> list:
     while {few, fewer} == {more, less}:
         few = 1 + draw.below(5)
     names = {"hosts": hosts, "guests": guests, "day": day, "another": another, "scorer": scorer}
-    names |= {"other": other, "f": sides[favourite], "u": sides[1 - favourite]}
+    names |= {"other": other, "f": ("home", "away")[favourite], "a": ("a", "an")[favourite]}
     names |= {"w": sides[winner], "l": sides[1 - winner]}
     names |= {"more": NUMBERS[more], "less": NUMBERS[less]}
     names |= {"few": NUMBERS[few], "fewer": NUMBERS[fewer]}
@@ -257,9 +260,9 @@ def report(draw: Draw) -> list:
     cancelled = draw.one_in(3)
     if cancelled:
         forms.append(draw.choice(CANCELLED))
-    elif draw.one_in(2):
+    elif draw.one_in(3):
         forms.append(draw.choice(ELSE[:2]))
-    if draw.one_in(2):
+    if draw.one_in(3):
         forms.append(draw.choice(ELSE[2:]))
     forms = draw.shuffled(forms)
     forms.insert(0 if draw.one_in(2) else draw.below(len(forms) + 1), meeting)
