@@ -201,13 +201,14 @@ GENERATE = runpy.run_path(str(SCRIPT))
 
 def test_the_script_writes_the_same_files_again(tmp_path):
     runpy.run_path(shutil.copy(SCRIPT, tmp_path), run_name="__main__")
-    for name in ("reviews.tsv", "ratings.csv"):
+    for name in ("reviews.tsv", "ratings.csv", "reports.tsv"):
         assert (tmp_path / name).read_bytes() == SCRIPT.with_name(name).read_bytes(), name
 
 
 def test_a_clone_without_its_data(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets, "HERE", tmp_path)
-    for read in (datasets.generated_reviews, datasets.generated_ratings):
+    generated = datasets.generated_reviews, datasets.generated_ratings, datasets.generated_reports
+    for read in generated:
         with pytest.raises(FileNotFoundError, match=r"is missing: bring it back with `git checkou"):
             read()
 

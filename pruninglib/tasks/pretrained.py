@@ -20,6 +20,7 @@ from ..prune.criteria import taylor
 from .datasets import HERE, data_home
 from .detection import detection
 from .segmentation import CUT, EQUAL, NARROW, Shape, cut, segmentation
+from .summarisation import summarisation
 from .task import Task
 
 SHIPPED = HERE / "models"
@@ -124,6 +125,11 @@ def shipped() -> Iterator[tuple[Task, int, float | Shape]]:
             (even, seed, EQUAL),
             (chosen, seed, CUT),
         )
+    task = summarisation()
+    small = with_recipe(task, lr=SMALL_LR)  # of once and twice the rate the better on valid
+    for seed in SEEDS:
+        yield from ((task, seed, 1.0), (small, seed, 0.5))
+        yield from ((replace(task, epochs=epochs), seed, 1.0) for epochs in (1, 2))
 
 
 def records() -> pd.DataFrame:

@@ -148,7 +148,7 @@ class SummaryTask(Task):
         The last few answers are kept: the same weights write the same again.
         """
         state = b"".join(value.cpu().numpy().tobytes() for value in network.state_dict().values())
-        key = split, sha256(state).digest()
+        key = split, len(self.reports[split]), sha256(state).digest()
         if key not in self.written:
             while len(self.written) > 3:
                 del self.written[next(iter(self.written))]
@@ -163,6 +163,18 @@ class SummaryTask(Task):
                 tokens[at] = settled(network, batch, target[at])
         pairs = zip(tokens.tolist(), self.reports[split], strict=True)
         return [" ".join(self.words(row, report)) for row, report in pairs]
+
+    @torch.no_grad()
+    def confidence(self, network: nn.Module, split: str) -> np.ndarray:
+        """Mean log probability of the words that it writes, with the end, (reports,)."""
+        source, target = self.splits[split]
+        with evaluating(network):
+            tokens = settled(network, source, target)
+            before = pad(tokens[:, :-1], (1, 0), value=BEGIN)
+            chances = network(source, before).log_softmax(dim=-1)
+        chances = chances.gather(2, tokens[..., None]).squeeze(2)
+        real = tokens != PADDING
+        return ((chances * real).sum(dim=1) / real.sum(dim=1)).numpy()
 
     def words(self, tokens: Sequence[int], report: str) -> list[str]:
         """Tokens as words: a slot is the word of the report that it stands for."""

@@ -18,6 +18,7 @@ from .sensitivity import (
 )
 from .sentiment import f1_of, may_leave, without_heads
 from .structure import chain_without, speed_ups, two_of_four
+from .summarisation import facts_right, prune_part, rouge_1
 from .tracking import needed_factor, prune_while, switches_and_fragments
 from .vision import QUESTIONS as vision
 from .what_is_pruning import csr_bytes, mask_from_threshold, sparsity_of
@@ -31,6 +32,7 @@ __all__ = [
     "cubic_by_step",
     "exemplars_of",
     "f1_of",
+    "facts_right",
     "first_order_score",
     "foundations",
     "global_threshold",
@@ -49,10 +51,12 @@ __all__ = [
     "prune_dimensions",
     "prune_exactly",
     "prune_in_units",
+    "prune_part",
     "prune_skip",
     "prune_while",
     "rewind",
     "right_boxes",
+    "rouge_1",
     "row_pruned_bytes",
     "shuffle_within_layers",
     "sparsity_of",
