@@ -126,10 +126,9 @@ def shipped() -> Iterator[tuple[Task, int, float | Shape]]:
             (chosen, seed, CUT),
         )
     task = summarisation()
-    small = with_recipe(task, lr=SMALL_LR)  # of once and twice the rate the better on valid
+    small = with_recipe(task, lr=8e-3)  # of once and twice the rate the better on valid, another seed, five epochs
     for seed in SEEDS:
-        yield from ((task, seed, 1.0), (small, seed, 0.5))
-        yield from ((replace(task, epochs=epochs), seed, 1.0) for epochs in (1, 2))
+        yield from ((task, seed, 1.0), (replace(task, epochs=1), seed, 1.0), (small, seed, 0.5))
 
 
 def records() -> pd.DataFrame:
