@@ -126,7 +126,7 @@ def shipped() -> Iterator[tuple[Task, int, float | Shape]]:
             (chosen, seed, CUT),
         )
     task = summarisation()
-    small = with_recipe(task, lr=8e-3)  # of once and twice the rate the better on valid, another seed, five epochs
+    small = with_recipe(task, lr=8e-3)  # the better on valid of 4e-3, 8e-3 after five epochs
     for seed in SEEDS:
         yield from ((task, seed, 1.0), (replace(task, epochs=1), seed, 1.0), (small, seed, 0.5))
 

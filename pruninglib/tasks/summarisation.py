@@ -145,12 +145,12 @@ class SummaryTask(Task):
     def write(self, network: nn.Module, split: str) -> list[str]:
         """What the network writes of each report, the likeliest word at each step.
 
-        The last few answers are kept: the same weights write the same again.
+        The last 50 answers are kept: the same weights write the same again.
         """
         state = b"".join(value.cpu().numpy().tobytes() for value in network.state_dict().values())
         key = split, len(self.reports[split]), sha256(state).digest()
         if key not in self.written:
-            while len(self.written) > 3:
+            while len(self.written) > 49:
                 del self.written[next(iter(self.written))]
             self.written[key] = self._write(network, split)
         return self.written[key]
