@@ -443,6 +443,19 @@ def test_a_perfect_detector_is_tracked_well_and_films_are_told_apart():
     )
 
 
+def test_no_track_is_shown_after_the_end_of_its_film():
+    scenes, found = in_motion()
+    rows = (scenes.sequence != 1) | (scenes.frame < 10)
+    parts = {name: getattr(scenes, name)[rows] for name in scenes.__dataclass_fields__}
+    settings = {"least": 0.5, "shown": 2}
+    short = pl.track(Detections(*(p[rows] for p in found)), type(scenes)(**parts), **settings)
+    whole = pl.track(found, scenes, **settings)
+    assert short.frame[short.sequence == 1].max() == 9
+    for part in ("frame", "boxes"):
+        early = getattr(whole, part)[(whole.sequence == 1) & (whole.frame < 10)]
+        np.testing.assert_array_equal(getattr(short, part)[short.sequence == 1], early)
+
+
 def test_a_detector_that_does_not_ask_for_classes_finds_each_place_once():
     task = pl.detection(pictures=4)
     network, images = task.build(0), task.splits["test"][0][:3]

@@ -193,7 +193,10 @@ def track(found: Detections, moving: Scenes, **settings) -> Tracks:
         which = at[which]
         made = tracker.step(boxes[which, place], scores[which, place], sequence[which])
         rows.append((made[0], np.full(len(made[0]), time), *made[1:]))
-    return Tracks(*(np.concatenate(part) for part in zip(*rows, strict=True)))
+    tracks = Tracks(*(np.concatenate(part) for part in zip(*rows, strict=True)))
+    last = np.zeros(sequence.max() + 1, dtype=int)
+    np.maximum.at(last, sequence, frame)
+    return tracks.where(tracks.frame <= last[tracks.sequence])  # films differ in length
 
 
 def truth_of(moving: Scenes) -> tuple[Tracks, np.ndarray]:
