@@ -71,6 +71,7 @@ def test_what_is_written_is_the_likeliest_token_after_token():
     network.output.bias.data[END] = 5.0
     written = write(network, SOURCE, 6)
     assert written.shape == (3, 6)
+    assert write(network, SOURCE, 2).equal(written[:, :2])
     ends = set()
     for source, found in zip(SOURCE, written, strict=True):
         text = [BEGIN]
