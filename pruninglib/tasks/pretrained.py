@@ -108,7 +108,9 @@ def shipped() -> Iterator[tuple[Task, int, float | Shape]]:
     small = with_recipe(task, lr=4 * task.optimizer.keywords["lr"])
     for seed in SEEDS:
         yield from ((task, seed, 1.0), (small, seed, 0.546), (small, seed, 0.322))
-    task = translation()  # of 1/2, 1 and 2 times 3e-3 twice is the best, at 0.5 of 1, 2 and 4 times
+    task = (
+        translation()
+    )  # a rate of 6e-3: better on valid than 3e-3; at 0.5 better than 3e-3 and 12e-3
     for seed in SEEDS:
         yield from ((task, seed, 1.0), (task, seed, 0.5))
     task = segmentation()
