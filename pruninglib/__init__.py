@@ -53,5 +53,6 @@ from .tasks.pretrained import cut_down, pretrained
 from .tasks.ranking import ranking
 from .tasks.segmentation import segment, segmentation
 from .tasks.sentiment import sentiment
+from .tasks.summarisation import summarisation
 from .tasks.tracking import Tracker, moving, track, truth_of
 from .tasks.translation import translation

@@ -211,6 +211,7 @@ def test_a_clone_without_its_data(tmp_path, monkeypatch):
         datasets.generated_reviews,
         datasets.generated_ratings,
         datasets.generated_translations,
+        datasets.generated_reports,
     )
     for read in readers:
         with pytest.raises(FileNotFoundError, match=r"is missing: bring it back with `git checkou"):

@@ -127,6 +127,18 @@ def generated_translations() -> pd.DataFrame:
     return rows.assign(**{name: rows[name].str.split(by) for name, by in parts.items()})
 
 
+def generated_reports() -> pd.DataFrame:
+    """7,000 reports of matches that `data/generate.py` made up: no team and no player exists.
+
+    Columns: report, words separated by spaces. Places of words in it, from 0: hosts, guests and
+    scorer, names of two words, of the first; day; goals and against, of hosts and of guests. And
+    true or false: favourite, whether the guests were; cancelled, whether a goal was that did not
+    count; rare, whether the scorer's second name is a made-up one.
+    """
+    reports = pd.read_csv(_bundled("reports.tsv"), sep="\t")
+    return reports.astype(dict.fromkeys(["favourite", "cancelled", "rare"], bool))
+
+
 def _bundled(name: str) -> Path:
     path = HERE / name
     if not path.exists():

@@ -18,6 +18,7 @@ from .sensitivity import (
 )
 from .sentiment import f1_of, may_leave, without_heads
 from .structure import chain_without, speed_ups, two_of_four
+from .summarisation import facts_right, prune_part, rouge_1
 from .tracking import needed_factor, prune_while, switches_and_fragments
 from .translation import dies_first, ngram_precision, prune_cross
 from .vision import QUESTIONS as vision
@@ -33,6 +34,7 @@ __all__ = [
     "dies_first",
     "exemplars_of",
     "f1_of",
+    "facts_right",
     "first_order_score",
     "foundations",
     "global_threshold",
@@ -53,10 +55,12 @@ __all__ = [
     "prune_dimensions",
     "prune_exactly",
     "prune_in_units",
+    "prune_part",
     "prune_skip",
     "prune_while",
     "rewind",
     "right_boxes",
+    "rouge_1",
     "row_pruned_bytes",
     "shuffle_within_layers",
     "sparsity_of",
