@@ -23,6 +23,7 @@ EXERCISES = [n for n in exercises.__all__ if isinstance(getattr(exercises, n), E
 SELF_TESTS = {  # name of the questions -> notebook
     "foundations": "1_foundations/self_test.ipynb",
     "vision": "2_vision/self_test.ipynb",
+    "language": "3_language/self_test.ipynb",
 }
 QUESTIONS = [
     pytest.param(name, number, id=f"{name} {number}")

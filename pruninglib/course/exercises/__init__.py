@@ -1,10 +1,12 @@
 """What a lesson asks: `exercises.NAME.check(answer)`, `.hint()`, `.solution()`.
 
-`exercises.foundations` and `exercises.vision` hold the questions of the self-tests, by number.
+`exercises.foundations`, `exercises.vision` and `exercises.language` hold the questions of the self-tests,
+by number.
 """
 
 from .foundations import QUESTIONS as foundations
 from .image_classification import exemplars_of, may_go_out, prune_but
+from .language import QUESTIONS as language
 from .magnitude import global_threshold, masked_step, prune_exactly
 from .object_detection import prune_in_units, right_boxes, threshold_for
 from .promise import memorised_share, stopping_epoch, verdict_for
@@ -40,6 +42,7 @@ __all__ = [
     "global_threshold",
     "gradients_that_disagree",
     "highest_release",
+    "language",
     "mask_from_threshold",
     "masked_step",
     "may_go_out",
