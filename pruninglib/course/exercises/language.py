@@ -235,7 +235,8 @@ QUESTIONS = {
         {
             "a": (
                 "Networks trained too briefly, never pruned, do the same: training brings form first",
-                "Whatever is trained last writes well. Merely cut, a network looks as damaged as it is.",
+                "What is trained last writes well. Merely cut, through all its parts, a network looks as damaged as "
+                "it is.",
             ),
             "b": (
                 "Yes: before pruning it did not err",
@@ -243,7 +244,7 @@ QUESTIONS = {
             ),
             "c": (
                 "Yes: form is stored in large weights, facts in small ones",
-                "Then form would outlive facts when nothing is trained after the cut. Look there.",
+                "Then form would outlive facts in any network that is merely cut by magnitude. It does not.",
             ),
             "d": (
                 "No: with more fine-tuning the facts come back",
