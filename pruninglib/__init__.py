@@ -47,6 +47,7 @@ from .prune.select import select
 from .prune.sensitivity import scan
 from .prune.shrink import coupled, pool, shrink, spread
 from .prune.weights import prunable, sparsity, weights_of
+from .tasks.choosing import choosing
 from .tasks.detection import detect, detection
 from .tasks.digits import digits
 from .tasks.pretrained import cut_down, pretrained
