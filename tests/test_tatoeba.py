@@ -140,7 +140,8 @@ def made(server, tmp_path, monkeypatch):  # noqa: F811
     """The full tier of a small file: generated sentences, some with a second translation."""
     monkeypatch.setenv("PRUNINGLIB_DATA", str(tmp_path))
     rows = datasets.generated_translations()
-    rows = rows[(rows["english"].str.len() <= 10) & (rows["french"].str.len() <= 10)][:800]
+    short = (rows[side].str.len() <= translation.LONGEST for side in ("english", "french"))
+    rows = rows[next(short) & next(short)][:800]
     natural = translation.natural
     pairs = [(natural(e), natural(f)) for e, f in zip(rows["english"], rows["french"], strict=True)]
     # 300 that others join by twos, and second translations, of which none is kept
