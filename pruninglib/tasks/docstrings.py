@@ -34,10 +34,9 @@ def documentation() -> dict[str, dict[str, list[str]]]:
     A paragraph is a run of lines of a docstring that are equally far indented. It is kept if it
     reads like prose: begins with a capital, ends with a full stop, has six words or more and, but for one
     character in fourteen, letters and spaces alone. Marks of markup are taken out. Copies and near copies
-    are left out: paragraphs of which half of the runs of five words, or more, stand in one before it, in
-    the order of names, whatever its split. Modules are split by a hash of
-    their names, each package by itself; tests, and modules with less than 1,000 characters, are
-    left out.
+    are left out: paragraphs of which half of the runs of five words, or more, stand in earlier ones, by
+    the order of names, whatever their splits. Modules are split by a hash of their names, each
+    package by itself; tests, and modules with less than 1,000 characters, are left out.
 
     Warns, in one sentence, if the text is not that of the locked versions. The shipped networks
     can then still be used, but what they were trained on may be in test.
