@@ -202,7 +202,120 @@ def translations(seed: int = 12) -> str:
     return "\n".join(rows) + "\n"
 
 
-FILES = {"reviews.tsv": reviews, "ratings.csv": ratings, "translations.tsv": translations}
+# ---- reports ----
+
+REPORTS = 7_000
+COLOURS = words("red blue green black white golden silver grey brown pink violet scarlet")
+ANIMALS = words("falcons herons wolves bears foxes ravens otters lynxes hawks bulls tigers owls")
+FIRST = words("anna ben carl dora emil fay gus hana ivo june kai lena milo nora oscar pia")
+LAST = words("""keller moreau novak rossi silva berg costa dahl evans fischer garcia haas ito jansen kovac
+lund marsh olsen park quinn""")
+SYLLABLES = words("ba ce di fo gu ha je ki lo mu na pe ri so tu va we zi")
+NUMBERS = words("nil one two three four five six seven")
+
+MEETINGS = [
+    "{day} saw the {hosts} receive the {guests}",
+    "the {hosts} met the {guests} at home on {day}",
+    "the {guests} came to the {hosts} on {day}",
+    "on {day} the {guests} were guests of the {hosts}",
+]
+EXPECTED = [  # {f} is where the favourite plays: "home" or "away"
+    "all expected {a} {f} win",
+    "the {f} side led the table",
+    "few doubted the {f} side",
+]
+WON = [  # {w} won: "hosts" or "guests"
+    "the {w} won {more} to {less}",
+    "it was {more} to {less} for the {w}",
+    "the {w} were ahead at the end , {more} to {less}",
+    "the {l} lost {less} to {more}",
+]
+DRAWN = ["neither side won : {more} to {less}", "it was {more} to {less} at the end"]
+OPENED = ["{scorer} scored first", "the first goal was by {scorer}", "{scorer} opened the score"]
+CANCELLED = ["an early goal by {other} did not count", "{other} seemed to score first but did not"]
+ELSE = [
+    "{other} was ill",
+    "{other} scored the last goal",
+    "at the break it was {few} to {fewer}",
+    "their last game was {few} to {fewer}",
+    "the next game is on {another}",
+    "tickets were gone by {another}",
+]
+
+
+def player(draw: Draw) -> tuple[str, bool]:
+    """Name, and whether its second word is made up, so that hardly another report has it."""
+    rare = draw.one_in(4)
+    last = "".join(draw.choice(SYLLABLES) for _ in range(3)) if rare else draw.choice(LAST)
+    return f"{draw.choice(FIRST)} {last}", rare
+
+
+def report(draw: Draw) -> list:
+    """Text, the places of what belongs in a summary, and what is known of the report.
+
+    Places count words from 0: of the first word of hosts, guests and scorer, of the day, and of
+    the goals of hosts and guests. Then favourite (0 hosts, 1 guests), cancelled, rare.
+    """
+    (c, d), (a, b) = draw.shuffled(COLOURS)[:2], draw.shuffled(ANIMALS)[:2]
+    hosts, guests = f"{c} {a}", f"{d} {b}"
+    sides = ("hosts", "guests")
+    favourite = draw.below(2)
+    more, less = 1 + draw.below(5), draw.below(5)
+    more, less = max(more, less), min(more, less)
+    beaten = draw.one_in(3)  # the favourite
+    winner = 1 - favourite if beaten else favourite
+    day, another = draw.shuffled(DAYS)[:2]
+    (scorer, rare), (other, _) = player(draw), player(draw)
+    while other.split()[0] == scorer.split()[0] or other.split()[1] == scorer.split()[1]:
+        other, _ = player(draw)
+    few, fewer = 1 + draw.below(5), draw.below(5)
+    while {few, fewer} == {more, less}:
+        few = 1 + draw.below(5)
+    names = {"hosts": hosts, "guests": guests, "day": day, "another": another, "scorer": scorer}
+    names |= {"other": other, "f": ("home", "away")[favourite], "a": ("a", "an")[favourite]}
+    names |= {"w": sides[winner], "l": sides[1 - winner]}
+    names |= {"more": NUMBERS[more], "less": NUMBERS[less]}
+    names |= {"few": NUMBERS[few], "fewer": NUMBERS[fewer]}
+    meeting = draw.choice(MEETINGS)
+    forms = [draw.choice(part) for part in (EXPECTED, WON if more > less else DRAWN, OPENED)]
+    cancelled = draw.one_in(3)
+    if cancelled:
+        forms.append(draw.choice(CANCELLED))
+    elif draw.one_in(3):
+        forms.append(draw.choice(ELSE[:2]))
+    if draw.one_in(3):
+        forms.append(draw.choice(ELSE[2:]))
+    forms = draw.shuffled(forms)
+    forms.insert(0 if draw.one_in(2) else draw.below(len(forms) + 1), meeting)
+    text, places = [], {}
+    for word in " . ".join([*forms, ""]).split():
+        if word[0] == "{":
+            places[word[1:-1]] = len(text)
+            text += names[word[1:-1]].split()
+        else:
+            text.append(word)
+    goals = [places["more"], places["less"]]
+    goals = goals if winner == 0 else goals[::-1]
+    found = [places[name] for name in ("hosts", "guests", "day", "scorer")]
+    return [*found, *goals, favourite, int(cancelled), int(rare), " ".join(text)]
+
+
+def reports(seed: int = 13) -> str:
+    """The file of reports: no text comes twice."""
+    draw, rows = Draw(seed), {}
+    while len(rows) < REPORTS:
+        *known, text = report(draw)
+        rows[text] = "\t".join([*map(str, known), text])
+    head = words("hosts guests day scorer goals against favourite cancelled rare report")
+    return "\n".join(["\t".join(head), *rows.values()]) + "\n"
+
+
+FILES = {
+    "reviews.tsv": reviews,
+    "ratings.csv": ratings,
+    "translations.tsv": translations,
+    "reports.tsv": reports,
+}
 
 if __name__ == "__main__":
     for name, made in FILES.items():

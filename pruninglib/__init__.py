@@ -47,11 +47,13 @@ from .prune.select import select
 from .prune.sensitivity import scan
 from .prune.shrink import coupled, pool, shrink, spread
 from .prune.weights import prunable, sparsity, weights_of
+from .tasks.choosing import choosing
 from .tasks.detection import detect, detection
 from .tasks.digits import digits
 from .tasks.pretrained import cut_down, pretrained
 from .tasks.ranking import ranking
 from .tasks.segmentation import segment, segmentation
 from .tasks.sentiment import sentiment
+from .tasks.summarisation import summarisation
 from .tasks.tracking import Tracker, moving, track, truth_of
 from .tasks.translation import translation

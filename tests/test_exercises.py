@@ -23,6 +23,7 @@ EXERCISES = [n for n in exercises.__all__ if isinstance(getattr(exercises, n), E
 SELF_TESTS = {  # name of the questions -> notebook
     "foundations": "1_foundations/self_test.ipynb",
     "vision": "2_vision/self_test.ipynb",
+    "language": "3_language/self_test.ipynb",
 }
 QUESTIONS = [
     pytest.param(name, number, id=f"{name} {number}")
@@ -279,6 +280,15 @@ def first_free(overlaps, least):
 
 
 # name of the exercise -> named mistake -> (answer, a word of the message that helps)
+def shared_words(reference, summary):
+    return (Counter(reference.split()) & Counter(summary.split())).total()
+
+
+def part_pruned(model, sparsity, wanted, budget=pl.global_budget, sign=1):
+    scores = {n: sign * w.detach().abs() for n, w in model.named_parameters() if wanted(n, w)}
+    pl.apply(model, pl.select(scores, sparsity, budget=budget))
+
+
 MISTAKES = {
     "sparsity_of": {
         "share kept": (
@@ -1138,6 +1148,44 @@ MISTAKES = {
         "yes or no": (lambda c, m: not exercises.may_leave.solve(c, m), "list of names"),
         "numbers": (lambda c, m: [m[n] for n in exercises.may_leave.solve(c, m)], "no slice"),
     },
+    "rouge_1": {
+        "sets": (lambda r, s: 2 * len({*r.split()} & {*s.split()}) / (len({*r.split()}) + len({*s.split()})), "a set counts"),
+        "shared words as a set": (lambda r, s: 2 * len({*r.split()} & {*s.split()}) / (len(r.split()) + len(s.split())), "a set counts"),
+        "not clipped": (lambda r, s: 2 * sum(w in r.split() for w in s.split()) / (len(r.split()) + len(s.split())), "only as often"),
+        "precision": (lambda r, s: shared_words(r, s) / len(s.split()), "precision alone"),
+        "recall": (lambda r, s: shared_words(r, s) / len(r.split()), "recall alone"),
+        "ordinary mean": (lambda r, s: shared_words(r, s) * (1 / len(s.split()) + 1 / len(r.split())) / 2, "harmonic"),
+        "factor": (lambda r, s: exercises.rouge_1.solve(r, s) / 2, "factor of 2"),
+        "0 / 0": (lambda r, s: 2 / (len(r.split()) / shared_words(r, s) + len(s.split()) / shared_words(r, s)), "not a division"),
+        "not a number": (lambda r, s: exercises.rouge_1.solve(r, s) or float("nan"), "nothing shared is 0"),
+        "letters": (lambda r, s: exercises.rouge_1.solve(" ".join(r), " ".join(s)), "shared words first"),
+        "a constant": (lambda r, s: 10 / 13, "is "),
+    },
+    "facts_right": {
+        "as they stand": (lambda f, s: [k for k in f if k in s and s[k] == f[k]], "other team's side"),
+        "any order": (lambda f, s: [k for k in f if k in s and (s[k] == f[k] or (k in ("teams", "score") and s[k][::-1] == f[k]))], "turned round"),
+        "sets": (lambda f, s: [k for k in f if k in s and {*s[k]} == {*f[k]}], "turned round"),
+        "teams alone": (lambda f, s: [k for k in f if k in s and (s[k] == f[k] or (k == "teams" and s[k][::-1] == f[k]))], "other team's side"),
+        "the order of what is said": (lambda f, s: [k for k in s if k in exercises.facts_right.solve(f, s)], "order of `facts`"),
+        "a number": (lambda f, s: len(exercises.facts_right.solve(f, s)), "list of kinds"),
+        "truths": (lambda f, s: [k in exercises.facts_right.solve(f, s) for k in f], "Right are"),
+        "missing is right": (lambda f, s: [k for k in f if k not in s or k in exercises.facts_right.solve(f, s)], "missing"),
+        "in place": (lambda f, s: (s.update({k: s[k][::-1] for k in ("teams", "score") if k in s and s.get("teams") == f.get("teams", ())[::-1]}) or [k for k in f if s.get(k) == f[k]]), "work on a copy"),
+        "all": (lambda f, s: list(f), "day alone"),
+    },
+    "prune_part": {
+        "without the dot": (lambda m, p, s: part_pruned(m, s, lambda n, w: n.startswith(p) and w.dim() > 1), "ask for the dot"),
+        "biases too": (lambda m, p, s: part_pruned(m, s, lambda n, w: n.startswith(f"{p}.")), "a bias"),
+        "everything": (lambda m, p, s: part_pruned(m, s, lambda n, w: w.dim() > 1), "changed"),
+        "each layer alike": (lambda m, p, s: part_pruned(m, s, lambda n, w: n.startswith(f"{p}.") and w.dim() > 1, budget=pl.uniform), "not layer by layer"),
+        "largest": (lambda m, p, s: part_pruned(m, s, lambda n, w: n.startswith(f"{p}.") and w.dim() > 1, sign=-1), "largest"),
+        "a copy": (lambda m, p, s: exercises.prune_part.solve(copy.deepcopy(m), p, s), "should be zero, not 0"),
+        "a copy given back": (lambda m, p, s: (lambda c: exercises.prune_part.solve(c, p, s) or c)(copy.deepcopy(m)), "in place"),
+        "half": (lambda m, p, s: exercises.prune_part.solve(m, p, 0.5), "should be zero"),
+        "what to keep": (lambda m, p, s: exercises.prune_part.solve(m, p, 1 - s), "should be zero"),
+        "scaled": (lambda m, p, s: exercises.prune_part.solve(m, p, s) or m.get_parameter("decoder.down.weight" if p.startswith("decoder") else "encoder.2.weight").data.mul_(2) * 0, "keep their values"),
+        "the other part": (lambda m, p, s: exercises.prune_part.solve(m, "encoder" if p.startswith("decoder") else "decoder", s), "another part"),
+    },
 }  # fmt: skip
 
 
@@ -1194,6 +1242,7 @@ MASKS = (torch.clone, np.asarray, torch.Tensor.tolist)
         "needed_factor",
         "outline_iou",
         "ngram_precision",
+        "rouge_1",
     ],
 )
 @pytest.mark.parametrize("as_type", NUMBERS)

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import http.server
 import io
+import json
 import os
 import re
 import runpy
@@ -211,6 +212,7 @@ def test_a_clone_without_its_data(tmp_path, monkeypatch):
         datasets.generated_reviews,
         datasets.generated_ratings,
         datasets.generated_translations,
+        datasets.generated_reports,
     )
     for read in readers:
         with pytest.raises(FileNotFoundError, match=r"is missing: bring it back with `git checkou"):
@@ -542,6 +544,26 @@ def test_archives_are_downloaded_verified_and_read(name, server, tmp_path, monke
     (tmp_path / "data" / name / "set.zip").write_bytes(altered)
     with pytest.raises(ValueError, match=r"set\.zip is not the published file: delete it"):
         read()
+
+
+def test_papers_are_downloaded_verified_and_read(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("PRUNINGLIB_DATA", str(tmp_path))
+    monkeypatch.setattr(datasets, "SCITLDR", dict(datasets.SCITLDR))
+    expected = {}
+    for split, (url, _) in datasets.SCITLDR.items():
+        assert url.startswith("https://raw.githubusercontent.com/allenai/scitldr/")
+        name = url.rpartition("/")[2]
+        paper = [f"The first of {split}, na\xefve."], ["A summary."]
+        line = json.dumps(dict(zip(("source", "target"), paper, strict=True)), ensure_ascii=False)
+        body = line.encode()
+        server.answers["/" + name] = (200, body, len(body))
+        address = server.url + name, hashlib.md5(body).hexdigest()
+        monkeypatch.setitem(datasets.SCITLDR, split, address)
+        expected[split] = [paper]
+    assert not datasets.available()["scitldr"]
+    assert datasets.scitldr() == datasets.scitldr() == expected
+    assert len(server.asked) == 3 and datasets.available()["scitldr"]
+    assert files_in(tmp_path) == [f"scitldr/{n}.jsonl" for n in ("dev", "test", "train")]
 
 
 def test_no_tier_falls_back_to_the_other(server, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Attention, blocks, encoder and decoder against torch's own, and what is written against a loop."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -18,9 +19,9 @@ SOURCE = torch.tensor([[4, 5, 6, 7, 8], [9, 4, 0, 0, 0], [5, 5, 4, 0, 0]])
 TARGET = torch.tensor([[BEGIN, 4, 5, 6], [BEGIN, 7, 4, 4], [BEGIN, 9, 8, 5]])
 
 
-def model(seed: int = 0) -> EncoderDecoder:
+def model(copies: bool = False, seed: int = 0) -> EncoderDecoder:
     torch.manual_seed(seed)
-    return EncoderDecoder((12, 12), (6, 7), 8, 2, 16, (2, 1)).eval()
+    return EncoderDecoder((12, 12), (6, 7), 8, 2, 16, (2, 1), copies=copies).eval()
 
 
 def as_torch(block: Block) -> nn.TransformerDecoderLayer:
@@ -54,8 +55,9 @@ def test_a_block_with_cross_attention_is_torchs_decoder_layer():
     torch.testing.assert_close(ours, theirs)
 
 
-def test_nothing_is_seen_of_what_comes_later_and_of_padding():
-    network = model()
+@pytest.mark.parametrize("copies", [False, True])
+def test_nothing_is_seen_of_what_comes_later_and_of_padding(copies):
+    network = model(copies)
     before = network(SOURCE, TARGET)
     later = TARGET.clone()
     later[:, 2:] = 11
@@ -65,8 +67,23 @@ def test_nothing_is_seen_of_what_comes_later_and_of_padding():
     assert not network(SOURCE[1:2, :1], TARGET[1:2]).allclose(before[1:2])
 
 
-def test_what_is_written_is_the_likeliest_token_after_token():
-    network = model(seed=23)
+def test_copying_mixes_the_vocabulary_with_the_tokens_of_the_source():
+    network = model(copies=True)
+    chances = network(SOURCE, TARGET).exp()
+    torch.testing.assert_close(chances.sum(dim=-1), torch.ones(3, 4))
+    nn.init.zeros_(network.gate.weight)
+    nn.init.constant_(network.gate.bias, 30.0)  # all trust in the source
+    nn.init.zeros_(network.query.weight)
+    nn.init.zeros_(network.query.bias)  # which is seen alike everywhere
+    chances = network(SOURCE, TARGET).exp()
+    expected = torch.zeros(12).index_fill(0, torch.tensor([4, 5]), 1 / 3)
+    expected[5] = 2 / 3
+    torch.testing.assert_close(chances[2], expected.expand(4, 12), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("copies", [False, True])
+def test_what_is_written_is_the_likeliest_token_after_token(copies):
+    network = model(copies, seed=2)
     nn.init.normal_(network.output.weight, std=3.0)
     network.output.bias.data[END] = 5.0
     written = write(network, SOURCE, 6)

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -47,6 +48,15 @@ CLOTHING = (  # the files of it that `_clothing_files` names, and the checksum o
     "https://github.com/bearpaw/clothing-co-parsing/archive/fe34fb77721a9973fbae92c05f7f12b664d10110.zip",
     "c06e3d62e4b2f7c0f7c5afa82e017b3d",
 )
+SCITLDR_FOLDER = "SciTLDR-Data/SciTLDR-A"
+SCITLDR = {  # address, md5: its publisher states none, so the commits are named
+    split: (f"https://raw.githubusercontent.com/allenai/scitldr/{commit}/{SCITLDR_FOLDER}/{file}", md5)
+    for split, file, commit, md5 in (
+        ("train", "train.jsonl", "1ab65db149b641766154436f0f3860ad586f869d", "a73103de10a30941947972e707481a89"),
+        ("valid", "dev.jsonl", "335d4cb6dab71adce37b091ef5767d76d736d36c", "4f4986b13431148fa303c65ad110a4af"),
+        ("test", "test.jsonl", "335d4cb6dab71adce37b091ef5767d76d736d36c", "fdb1e3a7b4afc69a2cee14b9e96fcdeb"),
+    )
+}  # fmt: skip
 # What of the 59 labels is which class; all others are 0, "background".
 CLOTHES = {
     "skin": "skin",
@@ -79,6 +89,7 @@ def available() -> dict[str, bool]:
         "bccd": _blood_cells().exists(),
         "kitti-tracking": _kitti().exists(),
         "ccp": (data_home() / "ccp").exists(),
+        "scitldr": all(_scitldr(split).exists() for split in SCITLDR),
     }
 
 
@@ -125,6 +136,18 @@ def generated_translations() -> pd.DataFrame:
     rows = pd.read_csv(_bundled("translations.tsv"), sep="\t", keep_default_na=False)
     parts = {"english": " ", "french": " ", "marks": ","}
     return rows.assign(**{name: rows[name].str.split(by) for name, by in parts.items()})
+
+
+def generated_reports() -> pd.DataFrame:
+    """7,000 reports of matches that `data/generate.py` made up: no team and no player exists.
+
+    Columns: report, words separated by spaces. Places of words in it, from 0: hosts, guests and
+    scorer, names of two words, of the first; day; goals and against, of hosts and of guests. And
+    true or false: favourite, whether the guests were; cancelled, whether a goal was that did not
+    count; rare, whether the scorer's second name is a made-up one.
+    """
+    reports = pd.read_csv(_bundled("reports.tsv"), sep="\t")
+    return reports.astype(dict.fromkeys(["favourite", "cancelled", "rare"], bool))
 
 
 def _bundled(name: str) -> Path:
@@ -182,6 +205,26 @@ def movielens() -> pd.DataFrame:
     with _open("movielens") as archive, archive.open("ml-latest-small/ratings.csv") as file:
         ratings = pd.read_csv(file)
     return ratings.set_axis(["user", "item", "rating", "time"], axis="columns")
+
+
+def scitldr() -> dict[str, list[tuple[list[str], list[str]]]]:
+    """SciTLDR-A (Cachola et al., EMNLP Findings 2020): abstracts of papers, each with summaries of one sentence.
+
+    By the published split, "train" (1,992 papers), "valid" (619) and "test" (618), of each paper the
+    sentences of its abstract, as published, and its summaries: in train one, by an author; in the
+    others mostly two to four, that of an author first, then such that were made of reviews. The files
+    are looked for in the data folder, downloaded if they are missing, and verified.
+    """
+    parts = {}
+    for split, (url, md5) in SCITLDR.items():
+        lines = fetch(url, _scitldr(split), md5).read_text(encoding="utf-8").split("\n")
+        papers = [json.loads(line) for line in lines if line]
+        parts[split] = [(paper["source"], paper["target"]) for paper in papers]
+    return parts
+
+
+def _scitldr(split: str) -> Path:
+    return data_home() / "scitldr" / SCITLDR[split][0].rpartition("/")[2]
 
 
 def blood_cells() -> dict[str, tuple[Tensor, Tensor, Tensor]]:

@@ -75,6 +75,10 @@ class EncoderDecoder(nn.Module):
 
     The logits at a position are of the token that comes after it. `vocabularies`: how many tokens
     are read and written; `lengths`: of the longest text that is read, and written.
+
+    copies: what is written may be copied from what is read, and the vocabularies are one. At each
+    position attention to the source gives the chance of each of its tokens, and a gate says how far
+    to trust it against the vocabulary (See et al., ACL 2017). Logits are then log probabilities.
     """
 
     def __init__(
@@ -86,6 +90,7 @@ class EncoderDecoder(nn.Module):
         hidden: int,
         layers: tuple[int, int],
         dropout: float = 0.0,
+        copies: bool = False,
     ):
         super().__init__()
         self.source, self.target = (nn.Embedding(n, channels) for n in vocabularies)
@@ -99,6 +104,10 @@ class EncoderDecoder(nn.Module):
         )
         self.norm_read, self.norm = nn.LayerNorm(channels), nn.LayerNorm(channels)
         self.output = nn.Linear(channels, vocabularies[1])
+        if copies:
+            self.query, self.key = nn.Linear(channels, channels), nn.Linear(channels, channels)
+            self.gate = nn.Linear(channels, 1)
+        self.copies = copies
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
         return self.decode(source, self.encode(source), target)
@@ -119,7 +128,17 @@ class EncoderDecoder(nn.Module):
         x = self.dropout(self.target(target) + self.written(places))
         for block in self.decoder:
             x = block(x, causal(len(places)).to(x.device), (text, real))
-        return self.output(self.norm(x))
+        x = self.norm(x)
+        logits = self.output(x)
+        return self._with_copies(x, logits, source, text) if self.copies else logits
+
+    def _with_copies(self, x: Tensor, logits: Tensor, source: Tensor, text: Tensor) -> Tensor:
+        similar = self.query(x) @ self.key(text).transpose(1, 2) / math.sqrt(x.shape[-1])
+        copied = similar.masked_fill((source == PADDING)[:, None, :], -1e4).softmax(dim=-1)
+        trust = self.gate(x).sigmoid()
+        mixed = (1 - trust) * logits.softmax(dim=-1)
+        mixed = mixed.scatter_add(2, source[:, None].expand_as(copied), trust * copied)
+        return mixed.clamp(min=1e-9).log()
 
 
 @torch.no_grad()

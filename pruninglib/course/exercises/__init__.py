@@ -1,10 +1,12 @@
 """What a lesson asks: `exercises.NAME.check(answer)`, `.hint()`, `.solution()`.
 
-`exercises.foundations` and `exercises.vision` hold the questions of the self-tests, by number.
+`exercises.foundations`, `exercises.vision` and `exercises.language` hold the questions of the self-tests,
+by number.
 """
 
 from .foundations import QUESTIONS as foundations
 from .image_classification import exemplars_of, may_go_out, prune_but
+from .language import QUESTIONS as language
 from .magnitude import global_threshold, masked_step, prune_exactly
 from .object_detection import prune_in_units, right_boxes, threshold_for
 from .promise import memorised_share, stopping_epoch, verdict_for
@@ -18,6 +20,7 @@ from .sensitivity import (
 )
 from .sentiment import f1_of, may_leave, without_heads
 from .structure import chain_without, speed_ups, two_of_four
+from .summarisation import facts_right, prune_part, rouge_1
 from .tracking import needed_factor, prune_while, switches_and_fragments
 from .translation import dies_first, ngram_precision, prune_cross
 from .vision import QUESTIONS as vision
@@ -33,11 +36,13 @@ __all__ = [
     "dies_first",
     "exemplars_of",
     "f1_of",
+    "facts_right",
     "first_order_score",
     "foundations",
     "global_threshold",
     "gradients_that_disagree",
     "highest_release",
+    "language",
     "mask_from_threshold",
     "masked_step",
     "may_go_out",
@@ -53,10 +58,12 @@ __all__ = [
     "prune_dimensions",
     "prune_exactly",
     "prune_in_units",
+    "prune_part",
     "prune_skip",
     "prune_while",
     "rewind",
     "right_boxes",
+    "rouge_1",
     "row_pruned_bytes",
     "shuffle_within_layers",
     "sparsity_of",
