@@ -168,13 +168,15 @@ class SummaryTask(Task):
     def confidence(self, network: nn.Module, split: str) -> np.ndarray:
         """Mean log probability of the words that it writes, with the end, (reports,)."""
         source, target = self.splits[split]
+        found = torch.empty(len(source))
         with evaluating(network):
-            tokens = settled(network, source, target)
-            before = pad(tokens[:, :-1], (1, 0), value=BEGIN)
-            chances = network(source, before).log_softmax(dim=-1)
-        chances = chances.gather(2, tokens[..., None]).squeeze(2)
-        real = tokens != PADDING
-        return ((chances * real).sum(dim=1) / real.sum(dim=1)).numpy()
+            for batch, at in ByLength(source, torch.arange(len(source)), size=125):
+                tokens = settled(network, batch, target[at])
+                before = pad(tokens[:, :-1], (1, 0), value=BEGIN)
+                chances = network(batch, before).log_softmax(dim=-1)
+                chances, real = chances.gather(2, tokens[..., None]).squeeze(2), tokens != PADDING
+                found[at] = (chances * real).sum(dim=1) / real.sum(dim=1)
+        return found.numpy()
 
     def words(self, tokens: Sequence[int], report: str) -> list[str]:
         """Tokens as words: a slot is the word of the report that it stands for."""

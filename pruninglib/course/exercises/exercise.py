@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from IPython.display import Markdown, display
 from torch import nn
@@ -123,6 +124,16 @@ class _Watched:
 def exercise(judge: Callable[[Callable], str | None], *hints: str) -> Callable[..., Exercise]:
     """Decorate the solution: `@exercise(judge, "first hint", "second hint")`."""
     return lambda solve: Exercise(solve, judge, list(hints))
+
+
+def number(got) -> float | None:
+    """A number of any kind, alone or as an array's one element; None for all else."""
+    if isinstance(got, torch.Tensor):
+        got = got.detach().double()
+    try:
+        return float(np.asarray(got, dtype=float).reshape(()))
+    except (TypeError, ValueError):
+        return None
 
 
 def example(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -223,7 +223,8 @@ QUESTIONS = {
             ),
             "d": (
                 "Not to be said: compare all-or-nothing with all-or-nothing",
-                "Well formed, and all six right: then both ask the same of a sentence.",
+                "Well formed, and all six right: then both are asked at the same grain. Form may still be the easier, so "
+                "give each its floor.",
             ),
         },
         right="d",
@@ -236,7 +237,7 @@ QUESTIONS = {
             "a": (
                 "Networks trained too briefly, never pruned, do the same: training brings form first",
                 "What is trained last writes well. Merely cut, through all its parts, a network looks as damaged as "
-                "it is.",
+                "it is; only a cut in the attention to the report leaves it fluent.",
             ),
             "b": (
                 "Yes: before pruning it did not err",
@@ -244,11 +245,11 @@ QUESTIONS = {
             ),
             "c": (
                 "Yes: form is stored in large weights, facts in small ones",
-                "Then form would outlive facts in any network that is merely cut by magnitude. It does not.",
+                "Then one cut by magnitude through the whole network would take facts and leave form. It takes both.",
             ),
             "d": (
                 "No: with more fine-tuning the facts come back",
-                "Some may. But that would not say where the fluent errors came from.",
+                "Some do. But that does not say where the fluent errors came from.",
             ),
         },
         right="a",

@@ -1,16 +1,18 @@
 """Exercises of lesson 13 Summarisation. Each: the judge, then the solution it belongs to."""
 
+import math
 from collections import Counter
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 
 from ...prune.masks import apply
 from ...prune.select import select
-from .exercise import exercise
+from .exercise import exercise, number
 
 TEXTS = [  # reference, summary
-    ("the foxes beat the owls", "the owls beat the foxes on the day"),
+    ("the owls beat the foxes at home", "the foxes beat the bears on the day"),
     ("a b c d", "a b"),
     ("a a a b", "a b b"),
     ("the the cat", "the dog"),
@@ -19,47 +21,65 @@ TEXTS = [  # reference, summary
 ]
 
 
-def _shares(reference: str, summary: str) -> tuple[float, float, float]:
-    one, other = Counter(reference.split()), Counter(summary.split())
+def _shares(one: Counter, other: Counter) -> tuple[float, float]:
+    """Precision and recall."""
     shared = (one & other).total()
-    precision, recall = shared / other.total(), shared / one.total()
-    return precision, recall, 2 * shared / (one.total() + other.total())
+    return shared / other.total(), shared / one.total()
+
+
+ROUGE_MISTAKES = {  # of the counted words of reference and summary
+    "That is the precision alone.": lambda a, b: _shares(a, b)[0],
+    "That is the recall alone.": lambda a, b: _shares(a, b)[1],
+    "That is the ordinary mean of precision and recall. F1 is the harmonic one.": lambda a, b: (
+        sum(_shares(a, b)) / 2
+    ),
+    "That is the geometric mean of precision and recall. F1 is the harmonic one.": lambda a, b: (
+        math.prod(_shares(a, b)) ** 0.5
+    ),
+    "That is shared words by the words of both together (Jaccard). F1 is another ratio.": lambda a, b: (
+        (a & b).total() / (a | b).total()
+    ),
+    "A set counts each word once. Words count as often as they come.": lambda a, b: (
+        2 * len({*a} & {*b}) / (len(a) + len(b))
+    ),
+    "A set counts each shared word once. They count as often as both texts have them.": lambda a, b: (
+        2 * len({*a} & {*b}) / (a + b).total()
+    ),
+    "A word may count only as often as the reference has it.": lambda a, b: (
+        2 * sum(b[word] for word in a) / (a + b).total()
+    ),
+    "A factor of 2 is missing.": lambda a, b: (a & b).total() / (a + b).total(),
+    "That is in percent. Return a share.": lambda a, b: 200 * (a & b).total() / (a + b).total(),
+}
 
 
 def _judge_rouge(answer) -> str | None:
-    for reference, summary in TEXTS:
+    found = []
+    for texts in TEXTS:
         try:
-            got = float(answer(reference, summary))
+            found.append(number(answer(*texts)))
         except ZeroDivisionError:
             return "Two texts that share no word: that is 0, not a division by zero."
-        precision, recall, want = _shares(reference, summary)
-        if abs(got - want) < 1e-4:
-            continue
-        one, other = reference.split(), summary.split()
-        sets = len({*one} & {*other})
-        set_f1 = 2 * sets / (len({*one}) + len({*other}))
-        found = sum(word in one for word in other)  # unclipped
-        loose = 2 * found / (len(one) + len(other))
-        case = f"For {reference!r} and {summary!r} ROUGE-1 is {want:.4f}, not {got:.4f}"
-        known = {
-            set_f1: "a set counts each word once. Here words count as often as they come.",
-            2
-            * sets
-            / (
-                len(one) + len(other)
-            ): "a set counts each shared word once. They count as often as both texts have them.",
-            loose: "a word may count only as often as the reference has it.",
-            precision: "that is the precision alone.",
-            recall: "that is the recall alone.",
-            (precision + recall)
-            / 2: "that is the ordinary mean of precision and recall. F1 is the harmonic one.",
-            want / 2: "a factor of 2 is missing.",
-        }
-        why = next((say for value, say in known.items() if abs(got - value) < 1e-4), None)
-        if why is None and got != got:
-            why = "nothing shared is 0."
-        return f"{case}: {why}" if why else f"{case}. Count the shared words first."
-    return None
+    if None in found:
+        return "Return one number."
+    if math.isnan(found[4]):  # of the two that share no word
+        return "Nothing shared is 0."
+    counted = [tuple(Counter(text.split()) for text in texts) for texts in TEXTS]
+    wanted = [2 * (a & b).total() / (a + b).total() for a, b in counted]
+    off = [abs(got - want) for got, want in zip(found, wanted, strict=True)]
+    if max(off) < 1e-4:
+        return None
+    if max(off) < 0.006:
+        return "Nearly. Return the number as it is, not rounded."
+    for advice, mistake in ROUGE_MISTAKES.items():
+        if all(abs(got - mistake(*c)) < 1e-4 for got, c in zip(found, counted, strict=True)):
+            return advice
+    worst = next(i for i, value in enumerate(off) if not value < 1e-4)
+    (reference, summary), want, got = TEXTS[worst], wanted[worst], found[worst]
+    return (
+        f"For {reference!r} and {summary!r} ROUGE-1 is {want:.4f}, not {got:.4f}. Count the shared "
+        "words first."
+    )
 
 
 @exercise(
@@ -68,8 +88,6 @@ def _judge_rouge(answer) -> str | None:
     "With `n` words shared, F1 is 2·n / (words of the reference + words of the summary).",
 )
 def rouge_1(reference: str, summary: str) -> float:
-    from collections import Counter
-
     one, other = Counter(reference.split()), Counter(summary.split())
     return 2 * (one & other).total() / (one.total() + other.total())
 
@@ -102,6 +120,13 @@ def _judge_facts(answer) -> str | None:
         (alike, {"score": ("two", "nil"), "teams": ("pink bears", "grey bears")}, ["teams", "score"],
          "both are turned round, and the day is missing"),
         (MATCH, {"scorer": "keller anna", "day": "sunday "[:6]}, ["day"], "a name has an order, too"),
+        (MATCH, turned | {"teams": ("blue owls", "green bears")}, ["day", "scorer"],
+         "one team is wrong, so nothing says that it is told from the other side"),
+        (MATCH, MATCH | {"teams": ("red foxes", "green bears")}, ["score", "day", "scorer"],
+         "one team is wrong, and the score is as the report has it"),
+        (MATCH, {"score": ("three", "one")}, ["score"], "no teams are said, and the score is as the report has it"),
+        (MATCH, {"score": ("one", "three")}, [], "no teams are said, so nothing says that it is told from the other side"),
+        (MATCH, {"teams": MATCH["teams"][::-1]}, ["teams"], "the teams are turned round, and no score is said"),
         (MATCH, {}, [], "nothing is said"),
         ({"day": "friday"}, {"day": "friday", "score": ("one", "nil")}, ["day"],
          "the report gives no score, so none can be right"),
@@ -111,8 +136,11 @@ def _judge_facts(answer) -> str | None:
         got = answer(*given)
         if given != (facts, said):
             return "You changed the facts that were given: work on a copy."
-        if isinstance(got, str | bool) or not hasattr(got, "__iter__"):
-            return f"Return a list of kinds, not {got!r}."
+        if isinstance(got, str | Mapping | set | frozenset) or not hasattr(got, "__iter__"):
+            return f"Return a list of kinds, in the order of `facts`, not {got!r}."
+        got = list(got)
+        if all(isinstance(kind, bool) for kind in got) and want:
+            return f"Return the names of the kinds that are right, not {got!r}."
         got = [str(kind) for kind in got]
         if got == want:
             continue
@@ -149,23 +177,37 @@ class _Parts(nn.Module):
             self.decoder["down"].weight.mul_(0.1)
 
 
+PARTS = (("encoder", 0.5), ("decoder", 0.25), ("decoder.down", 0.75), ("encoder", 0.9))
+PARTS += (("encoder", 0.435), ("encoder_norm", 0.4))  # 23.49 of 54 weights; a part that is a layer
+
+
+def _part(network: nn.Module, part: str) -> dict[str, torch.Tensor]:
+    found = network.named_parameters()
+    return {n: w for n, w in found if n.startswith(f"{part}.") and w.dim() > 1}
+
+
+def _by(ranking, sparsity: float, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return select({n: ranking(w.detach()) for n, w in weights.items()}, sparsity)
+
+
+PART_MISTAKES = {  # how one may have ranked
+    "Those are the largest weights. The smallest go.": lambda w: -w.abs(),
+    "Those are the lowest values, with their sign. The *size* counts: rank |w|.": lambda w: w,
+    "Those are the highest values, with their sign. The *size* counts: rank |w|.": lambda w: -w,
+}
+
+
 def _judge_part(answer) -> str | None:
-    for part, sparsity in (
-        ("encoder", 0.5),
-        ("decoder", 0.25),
-        ("decoder.down", 0.75),
-        ("encoder", 0.9),
-    ):
+    for part, sparsity in PARTS:
         network, before, wanted = (_Parts(seed=3) for _ in range(3))
         got = answer(network, part, sparsity)
-        if isinstance(got, nn.Module) and got is not network:
-            return "Prune the network that is given, in place."
-        inside = {
-            n: w for n, w in wanted.named_parameters() if n.startswith(f"{part}.") and w.dim() > 1
-        }
-        apply(wanted, select({n: w.detach().abs() for n, w in inside.items()}, sparsity))
+        inside = _part(wanted, part)
+        masks = _by(torch.abs, sparsity, inside)
+        apply(wanted, masks)
         now, old, want = (dict(m.named_parameters()) for m in (network, before, wanted))
-        case = f"Part {part!r} at {sparsity:.0%}: "
+        case = f"Part {part!r} at {sparsity:.1%}: "
+        if now.keys() != old.keys():
+            return f"{case}the parameters have other names now. After `torch.nn.utils.prune`, call `prune.remove`."
         for name in now:
             if name in inside or torch.equal(now[name], old[name]):
                 continue
@@ -174,29 +216,41 @@ def _judge_part(answer) -> str | None:
             if name.startswith(f"{part}."):
                 return f"{case}{name} changed, a bias: only weights of two dimensions or more are pruned."
             return f"{case}{name} changed, and it is in another part."
-        zeros, total = (
-            sum(int(f(now[n])) for n in inside) for f in (lambda w: (w == 0).sum(), torch.numel)
-        )
-        wanted_zeros = sum(int((want[n] == 0).sum()) for n in inside)
-        if zeros != wanted_zeros:
-            return f"{case}{wanted_zeros} of its {total} weights should be zero, not {zeros}. The share is of the *part*."
-        if any(not torch.equal(now[n][now[n] != 0], old[n][now[n] != 0]) for n in inside):
+        zeros = {n: now[n] == 0 for n in inside}
+        total, gone, due = (
+            sum(int(t.sum()) for t in found)
+            for found in (map(torch.ones_like, zeros.values()), zeros.values(), (~m for m in masks.values()))
+        )  # fmt: skip
+        if not gone and isinstance(got, nn.Module) and got is not network:
+            return "Prune the network that is given, in place, not a copy of it."
+        if not gone:
+            return f"{case}nothing changed. Set weights of the given network to zero, in place."
+        if abs(gone - due) == 1:
+            return f"{case}{due} of its {total} weights should be zero, not {gone}: round `sparsity` times the number of weights."
+        if gone == total - due != due:
+            return f"{case}{gone} of its {total} weights are zero. `sparsity` is the share that goes, not the share that stays."
+        if gone != due:
+            return f"{case}{due} of its {total} weights should be zero, not {gone}. The share is of the *part*."
+        if any(not torch.equal(now[n][~zeros[n]], old[n][~zeros[n]]) for n in inside):
             return f"{case}weights that stay must keep their values."
-        if any(not torch.equal(now[n], want[n]) for n in inside):
-            largest = all(
-                now[n][now[n] != 0].abs().max() <= old[n][now[n] == 0].abs().max()
-                for n in inside if (now[n] == 0).any() and (now[n] != 0).any()
-            )  # fmt: skip
-            if largest:
-                return f"{case}those are the largest weights. The smallest go."
-            return f"{case}as many are zero as should be, but others: rank |w| once over the whole part, not layer by layer."
+        if all(torch.equal(now[n], want[n]) for n in inside):
+            continue
+        for advice, ranking in PART_MISTAKES.items():
+            masks = _by(ranking, sparsity, _part(before, part))
+            if all(torch.equal(~masks[n], zeros[n]) for n in inside):
+                return f"{case}{advice[0].lower()}{advice[1:]}"
+        each = [select({n: w.detach().abs()}, sparsity) for n, w in _part(before, part).items()]
+        if all(torch.equal(~m, zeros[n]) for masks in each for n, m in masks.items()):
+            return f"{case}rank once over the whole part, not layer by layer."
+        return f"{case}as many are zero as should be, but others. The smallest |w| of the part go."
     return None
 
 
 @exercise(
     _judge_part,
     '`network.named_parameters()` gives names; those of a part begin with `part + "."`.',
-    "Rank once over the part: `torch.cat` of all sizes, flattened; or `pl.select` of the sizes by name, then `pl.apply`.",
+    "Rank once over the part: `torch.cat` of all sizes, flattened; or `pl.select` of the sizes by name, then `pl.apply`. "
+    "Weights are changed in place under `torch.no_grad()`.",
 )
 def prune_part(network: nn.Module, part: str, sparsity: float) -> None:
     weights = [

@@ -4,24 +4,13 @@ import copy
 import math
 from collections import Counter
 
-import numpy as np
 import torch
 from torch import nn
 
 import pruninglib as pl
 
 from ...tasks.transformer import EncoderDecoder
-from .exercise import example, exercise
-
-
-def _number(got) -> float | None:
-    """A number of any kind, or None."""
-    if isinstance(got, torch.Tensor):
-        got = got.detach().double()
-    try:
-        return float(np.asarray(got, dtype=float).reshape(()))
-    except (TypeError, ValueError):
-        return None
+from .exercise import example, exercise, number
 
 
 def _judge_ngram_precision(answer) -> str | None:
@@ -40,7 +29,7 @@ def _judge_ngram_precision(answer) -> str | None:
     )  # fmt: skip
     for written, references, n, advice in cases:
         texts = [[text.split() for text in side] for side in (written, references)]
-        want, got = ngram_precision.solve(*texts, n), _number(answer(*copy.deepcopy(texts), n))
+        want, got = ngram_precision.solve(*texts, n), number(answer(*copy.deepcopy(texts), n))
         if got is None:
             return "Return one number."
         if not math.isclose(got, want, abs_tol=1e-3):
