@@ -135,7 +135,7 @@ class SummaryTask(Task):
     places: dict[str, dict[str, np.ndarray]]
     vocabulary: list[str]
     grammar: Grammar
-    written: dict = field(default_factory=dict, repr=False)
+    kept: dict = field(default_factory=dict, repr=False)
 
     def batches(self, split: str, size: int | None = None, seed: int | None = None) -> Batches:
         """As for every task; shuffled, they are `ByLength`."""
@@ -143,35 +143,35 @@ class SummaryTask(Task):
         return kind(*self.splits[split], size=size or self.batch_size, seed=seed)
 
     def write(self, network: nn.Module, split: str) -> list[str]:
-        """What the network writes of each report, the likeliest word at each step.
+        """What the network writes of each report, the likeliest word at each step."""
+        pairs = zip(self._written(network, split).tolist(), self.reports[split], strict=True)
+        return [" ".join(self.words(row, report)) for row, report in pairs]
+
+    def _written(self, network: nn.Module, split: str) -> Tensor:
+        """Its tokens, int64 (reports, longest).
 
         The last 50 answers are kept: the same weights write the same again.
         """
         state = b"".join(value.cpu().numpy().tobytes() for value in network.state_dict().values())
         key = split, len(self.reports[split]), sha256(state).digest()
-        if key not in self.written:
-            while len(self.written) > 49:
-                del self.written[next(iter(self.written))]
-            self.written[key] = self._write(network, split)
-        return self.written[key]
-
-    def _write(self, network: nn.Module, split: str) -> list[str]:
-        source, target = self.splits[split]
-        tokens = torch.empty_like(target)
-        with evaluating(network):
-            for batch, at in ByLength(source, torch.arange(len(source)), size=125):
-                tokens[at] = settled(network, batch, target[at])
-        pairs = zip(tokens.tolist(), self.reports[split], strict=True)
-        return [" ".join(self.words(row, report)) for row, report in pairs]
+        if key not in self.kept:
+            while len(self.kept) > 49:
+                del self.kept[next(iter(self.kept))]
+            source, target = self.splits[split]
+            self.kept[key] = tokens = torch.empty_like(target)
+            with evaluating(network):
+                for batch, at in ByLength(source, torch.arange(len(source)), size=125):
+                    tokens[at] = settled(network, batch, target[at])
+        return self.kept[key]
 
     @torch.no_grad()
     def confidence(self, network: nn.Module, split: str) -> np.ndarray:
         """Mean log probability of the words that it writes, with the end, (reports,)."""
-        source, target = self.splits[split]
+        source, written = self.splits[split][0], self._written(network, split)
         found = torch.empty(len(source))
         with evaluating(network):
             for batch, at in ByLength(source, torch.arange(len(source)), size=125):
-                tokens = settled(network, batch, target[at])
+                tokens = written[at]
                 before = pad(tokens[:, :-1], (1, 0), value=BEGIN)
                 chances = network(batch, before).log_softmax(dim=-1)
                 chances, real = chances.gather(2, tokens[..., None]).squeeze(2), tokens != PADDING
