@@ -1177,7 +1177,7 @@ MISTAKES = {
         "truths": (lambda f, s: [k in exercises.facts_right.solve(f, s) for k in f], "names of the kinds"),
         "a set": (lambda f, s: {*exercises.facts_right.solve(f, s)}, "list of kinds"),
         "a dict": (lambda f, s: dict.fromkeys(exercises.facts_right.solve(f, s)), "list of kinds"),
-        "one team is enough": (lambda f, s: exercises.facts_right.solve(f, s | {"teams": f.get("teams", ())[::-1]} if s.get("teams", (0, 0))[0] == f.get("teams", (0, 0))[1] else s) if s.get("teams", (0, 0))[0] != f.get("teams", (0, 0))[1] or s["teams"] == f["teams"][::-1] else [k for k in f if k != "teams" and (s[k] == f[k] or k == "score" and s[k][::-1] == f[k])], "one team is wrong"),
+        "one team is enough": (lambda f, s: exercises.facts_right.solve(f, s | {"teams": f.get("teams", ())[::-1]} if s.get("teams", (0, 0))[0] == f.get("teams", (0, 0))[1] else s) if s.get("teams", (0, 0))[0] != f.get("teams", (0, 0))[1] or s["teams"] == f["teams"][::-1] else [k for k in f if k != "teams" and (s[k] == f[k] or (k == "score" and s[k][::-1] == f[k]))], "one team is wrong"),
         "no score without teams": (lambda f, s: [k for k in exercises.facts_right.solve(f, s) if k != "score" or "teams" in exercises.facts_right.solve(f, s)], "as the report has it"),
         "missing is right": (lambda f, s: [k for k in f if k not in s or k in exercises.facts_right.solve(f, s)], "missing"),
         "in place": (lambda f, s: (s.update({k: s[k][::-1] for k in ("teams", "score") if k in s and s.get("teams") == f.get("teams", ())[::-1]}) or [k for k in f if s.get(k) == f[k]]), "work on a copy"),

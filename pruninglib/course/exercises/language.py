@@ -224,7 +224,7 @@ QUESTIONS = {
             "d": (
                 "Not to be said: compare all-or-nothing with all-or-nothing",
                 "Well formed, and all six right: then both are asked at the same grain. Form may still be the easier, so "
-                "give each its floor.",
+                "say what fluent nonsense gets of each: all of the form, none of the facts.",
             ),
         },
         right="d",
@@ -236,12 +236,12 @@ QUESTIONS = {
         {
             "a": (
                 "Networks trained too briefly, never pruned, do the same: training brings form first",
-                "What is trained last writes well. Merely cut, through all its parts, a network looks as damaged as "
-                "it is; only a cut in the attention to the report leaves it fluent.",
+                "What is trained last mostly writes well. Merely cut, through all its parts, a network looks as "
+                "damaged as it is.",
             ),
             "b": (
                 "Yes: before pruning it did not err",
-                "True, and a network trained for one epoch errs as well. Ask what both have in common.",
+                "It erred, only less; and a network trained for one epoch errs as well. Ask what both have in common.",
             ),
             "c": (
                 "Yes: form is stored in large weights, facts in small ones",

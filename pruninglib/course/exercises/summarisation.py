@@ -48,6 +48,9 @@ ROUGE_MISTAKES = {  # of the counted words of reference and summary
     "A word may count only as often as the reference has it.": lambda a, b: (
         2 * sum(b[word] for word in a) / (a + b).total()
     ),
+    "A word may count only as often as the summary has it.": lambda a, b: (
+        2 * sum(a[word] for word in b) / (a + b).total()
+    ),
     "A factor of 2 is missing.": lambda a, b: (a & b).total() / (a + b).total(),
     "That is in percent. Return a share.": lambda a, b: 200 * (a & b).total() / (a + b).total(),
 }
@@ -57,7 +60,8 @@ def _judge_rouge(answer) -> str | None:
     found = []
     for texts in TEXTS:
         try:
-            found.append(number(answer(*texts)))
+            got = answer(*texts)
+            found.append(None if got is None or isinstance(got, str) else number(got))
         except ZeroDivisionError:
             return "Two texts that share no word: that is 0, not a division by zero."
     if None in found:
@@ -121,6 +125,8 @@ def _judge_facts(answer) -> str | None:
          "both are turned round, and the day is missing"),
         (MATCH, {"scorer": "keller anna", "day": "sunday "[:6]}, ["day"], "a name has an order, too"),
         (MATCH, turned | {"teams": ("blue owls", "green bears")}, ["day", "scorer"],
+         "one team is wrong, so nothing says that it is told from the other side"),
+        (MATCH, turned | {"teams": ("green bears", "red foxes")}, ["day", "scorer"],
          "one team is wrong, so nothing says that it is told from the other side"),
         (MATCH, MATCH | {"teams": ("red foxes", "green bears")}, ["score", "day", "scorer"],
          "one team is wrong, and the score is as the report has it"),
@@ -208,6 +214,9 @@ def _judge_part(answer) -> str | None:
         case = f"Part {part!r} at {sparsity:.1%}: "
         if now.keys() != old.keys():
             return f"{case}the parameters have other names now. After `torch.nn.utils.prune`, call `prune.remove`."
+        elsewhere = [n for n in now if not n.startswith(part) and not torch.equal(now[n], old[n])]
+        if elsewhere:
+            return f"{case}{elsewhere[0]} changed, and it is in another part."
         for name in now:
             if name in inside or torch.equal(now[name], old[name]):
                 continue
@@ -215,7 +224,6 @@ def _judge_part(answer) -> str | None:
                 return f"{case}{name} changed, but its name begins with {part!r} only by chance: ask for the dot."
             if name.startswith(f"{part}."):
                 return f"{case}{name} changed, a bias: only weights of two dimensions or more are pruned."
-            return f"{case}{name} changed, and it is in another part."
         zeros = {n: now[n] == 0 for n in inside}
         total, gone, due = (
             sum(int(t.sum()) for t in found)
