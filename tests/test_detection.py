@@ -431,7 +431,7 @@ def test_all_that_is_shipped_is_there_and_small():
     names = [pretrained.file_of(*network) for network in pretrained.shipped()]
     assert sorted(names) == [path.name for path in SHIPPED]
     sizes = [path.stat().st_size for path in SHIPPED]
-    assert max(sizes) <= 2e6 and sum(sizes) <= 12e6
+    assert max(sizes) <= 2e6 and sum(sizes) <= 16e6
     table = pd.read_csv(pretrained.SHIPPED / "records.csv")
     pd.testing.assert_frame_equal(table, pretrained.records(), check_dtype=False)
 
@@ -441,6 +441,7 @@ NEARS = {  # by the primary metric: how far what is measured may be from the rec
     "mAP": {"mAP": 0.002, "AP50": 0.002, "precision": 0.03, "recall": 0.03},
     "mIoU": {"mIoU": 0.002, "boundary mIoU": 0.002, "found": 0.005},
     "exact": {"exact": 0.003, "BLEU": 0.002, "chrF": 0.002, "words": 0.002},
+    "all facts": {"all facts": 0.005, "facts": 0.002, "well formed": 0.003, "ROUGE-1": 0.002},
 }
 
 
