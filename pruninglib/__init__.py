@@ -49,6 +49,7 @@ from .prune.shrink import coupled, pool, shrink, spread
 from .prune.weights import prunable, sparsity, weights_of
 from .tasks.detection import detect, detection
 from .tasks.digits import digits
+from .tasks.language import language
 from .tasks.pretrained import cut_down, pretrained
 from .tasks.ranking import ranking
 from .tasks.segmentation import segment, segmentation

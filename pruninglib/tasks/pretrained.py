@@ -19,6 +19,7 @@ from ..measure.experiment import with_recipe
 from ..prune.criteria import taylor
 from .datasets import HERE, data_home
 from .detection import detection
+from .language import language
 from .segmentation import CUT, EQUAL, NARROW, Shape, cut, segmentation
 from .task import Task
 from .translation import translation
@@ -130,6 +131,8 @@ def shipped() -> Iterator[tuple[Task, int, float | Shape]]:
             (even, seed, EQUAL),
             (chosen, seed, CUT),
         )
+    task = language()
+    yield from ((task, seed, 1.0) for seed in SEEDS)
 
 
 def records() -> pd.DataFrame:
