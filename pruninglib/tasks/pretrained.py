@@ -131,8 +131,8 @@ def shipped() -> Iterator[tuple[Task, int, float | Shape]]:
             (even, seed, EQUAL),
             (chosen, seed, CUT),
         )
-    task = language()
-    yield from ((task, seed, 1.0) for seed in SEEDS)
+    task = language()  # one network is pruned in its lesson; two more, for the tests
+    yield from ((task, seed, 1.0) for seed in (0, 10, 11))
 
 
 def records() -> pd.DataFrame:
