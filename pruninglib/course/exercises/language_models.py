@@ -26,6 +26,12 @@ def _judge_wanda_mask(answer) -> str | None:
         (example(5, 6, seed=2), example(7, 6, seed=3) * torch.arange(1, 7), 1 / 3),
         (tied, torch.tensor([[2.0, 1.0, -1.0, 0.5], [0.0, 0.0, 0.0, 0.0]]), 0.25),
         (example(2, 10, seed=4), example(4, 10, seed=5).abs() * torch.arange(10, 0, -1) ** 2, 0.7),
+        (example(3, 10, seed=6), example(9, 10, seed=7), 0.37),  # 3.7 weights of a row
+        (
+            torch.tensor([[1.0, 1.05, -0.9, 1.1]]),
+            torch.tensor([[3, 1, 0.5, 2.5], *3 * [[0, -1, 0.5, 0]]]),
+            0.5,
+        ),
     )
     for weight, inputs, sparsity in cases:
         given = weight.clone(), inputs.clone()
@@ -69,6 +75,8 @@ def _wrong_wanda(kept: Tensor, weight: Tensor, inputs: Tensor, sparsity: float) 
         return "Compare sizes: take the weight without its sign."
     if lowest(weight.abs() * inputs.sum(dim=0).abs()) or lowest(weight.abs() * inputs.mean(dim=0)):
         return "The norm is the root of the sum of squares: in a sum inputs of both signs cancel."
+    if lowest(weight.abs() * inputs.abs().sum(dim=0)):
+        return "That is the sum of the inputs' sizes. The norm is the root of the sum of squares."
     if lowest(weight.abs() * inputs.square().sum(dim=0)):
         return "The norm is the root of the sum of squares; the root is missing."
     return "These are not the lowest of |w| times the norm of its input, row by row."
@@ -140,22 +148,42 @@ def _small_model(seed: int, tied: bool = False) -> nn.Module:
     return model
 
 
+def _nested_model() -> nn.Module:
+    inner = nn.ModuleDict({"up": nn.Linear(12, 5), "down": nn.Linear(5, 12)})
+    model = nn.ModuleDict(
+        {"table": nn.Embedding(3, 12), "block": inner, "output": nn.Linear(12, 2)}
+    )
+    with torch.no_grad():
+        for number, parameter in enumerate(model.parameters()):
+            parameter.copy_(example(*parameter.shape, seed=60 + number))
+    return model
+
+
 def _judge_prune_2_of_4(answer) -> str | None:
-    for model in (_small_model(0), _small_model(20), _small_model(40, tied=True)):
+    for model in (_small_model(0), _small_model(20), _small_model(40, tied=True), _nested_model()):
         before = copy.deepcopy(model)
         answer(model)
-        if model[1].weight.equal(before[1].weight) and model[5].weight.equal(before[5].weight):
+        after = dict(model.named_modules())
+        kinds = {
+            name: None if isinstance(layer, nn.Embedding) else layer.in_features
+            for name, layer in before.named_modules()
+            if isinstance(layer, nn.Embedding | nn.Linear)
+        }
+        same = {n: after[n].weight.equal(before.get_submodule(n).weight) for n in kinds}
+        due = [name for name, inputs in kinds.items() if inputs and inputs % 4 == 0]
+        if all(same[name] for name in due):
             return "No weight changed: prune the model that is given, in place, not a copy of it."
-        if not model[0].weight.equal(before[0].weight):
-            return "The embedding's rows are looked up, not multiplied: leave it."
-        if not model[3].weight.equal(before[3].weight):
-            return (
-                "Four does not divide the 6 inputs of the layer in the middle: leave such a layer."
-            )
+        for name, inputs in kinds.items():
+            if inputs is None and not same[name]:
+                return "The embedding's rows are looked up, not multiplied: leave it."
+            if name not in due and not same[name]:
+                return f"Four does not divide the {inputs} inputs of layer {name!r}: leave such a layer."
         if problem := beside_weights(before, model):
             return problem
-        for number in (1, 5):
-            if problem := _wrong_fours(before[number].weight, model[number].weight):
+        for name in due:
+            if same[name]:
+                return f"Layer {name!r} is as it was: each linear layer whose inputs four divides is meant, wherever it stands."
+            if problem := _wrong_fours(before.get_submodule(name).weight, after[name].weight):
                 return problem
     return None
 
@@ -203,10 +231,13 @@ def _judge_block_to_drop(answer) -> str | None:
         ([1.5, 4.0], [[1.5, 4.6], [1.9, 4.0]], [99, 1], 0.05, 0),
         ([1.0], [[1.3], [0.9], [1.2]], [7], 0.0, 1),
         ([2.5, 3.5], [[2.6, 3.6], [2.6, 3.6], [2.7, 3.7]], [3, 8], 0.2, 0),
+        ([2.0], [[2.08], [2.02], [2.05]], [4], 0.1, 1),
+        ([2.0], [[2.5], [2.25]], [4], 0.25, 1),
+        ([4.0, 4.0], [[4.2, 4.2], [4.3, 4.3]], [2, 2], 0.1, -1),
     )
     for dense, without, tokens, limit, want in cases:
         got = _number(answer(list(dense), copy.deepcopy(without), list(tokens), limit))
-        if got is None or got != int(got):
+        if got is None or not math.isfinite(got) or got != int(got):
             return "Return the number of a block, from 0, or -1."
         if got == want:
             continue
@@ -219,7 +250,10 @@ def _judge_block_to_drop(answer) -> str | None:
                 f"No block may go where the cheapest costs more than the limit: return -1. {case}"
             )
         if got == -1:
-            return f"Block {want} costs {costs[want]:.3f}, which the limit allows. {case}"
+            return f"Block {want} costs {costs[want]:.3f}, the least, and the limit allows as much. {case}"
+        within = [block for block, cost in enumerate(costs) if cost <= limit]
+        if got == within[0]:
+            return f"Block {within[0]} is within the limit, but block {want} costs less. {case}"
         if got == int(np.argmax(costs)):
             return f"That is the block that costs most. {case}"
         return f"Block {want} costs least; of equal ones the first. {case}"
