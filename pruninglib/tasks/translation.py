@@ -107,7 +107,7 @@ def translation(data: str = "bundled") -> TranslationTask:
     elif data == "full":
         rows = _published()
         letters = {k: name for k, name in PHENOMENA.items() if k != "d"} | QUESTIONS
-        size, epochs, batch_size, lr = {"channels": 128, "hidden": 256}, 10, 50, 2e-3
+        size, epochs, batch_size, lr = {"channels": 64, "hidden": 128}, 8, 50, 2.5e-3
         at_least, kind = SEEN, ByBothLengths
     else:
         raise ValueError(f"data is {data!r}, but must be 'bundled' or 'full'")
