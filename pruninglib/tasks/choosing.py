@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..measure.training import Batches, evaluating
 from . import datasets
 from .summarisation import SIZES as ALL_REPORTS
-from .summarisation import _facts, rouge, summary_of
+from .summarisation import facts_of, rouge, summary_of
 from .task import Task
 from .transformer import PADDING, UNKNOWN, Block
 
@@ -234,7 +234,7 @@ def _reports() -> dict[str, list[tuple[list[str], list[str]]]]:
         parts[split] = [
             (
                 [f"{s} ." for s in row.report.removesuffix(" .").split(" . ")],
-                [summary_of(_facts(row))],
+                [summary_of(facts_of(row))],
             )
             for row in rows.itertuples()
         ]

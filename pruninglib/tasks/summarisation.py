@@ -253,7 +253,7 @@ def summarisation(data: str = "bundled") -> SummaryTask:
     ends = np.cumsum([0, *SIZES.values()])
     tables = {s: table[a:b] for s, a, b in zip(SIZES, ends, ends[1:], strict=False)}
     reports = {split: list(rows["report"]) for split, rows in tables.items()}
-    facts = {split: [*map(_facts, rows.itertuples())] for split, rows in tables.items()}
+    facts = {split: [*map(facts_of, rows.itertuples())] for split, rows in tables.items()}
     summaries = {split: [*map(summary_of, found)] for split, found in facts.items()}
 
     counts = Counter(" ".join([*reports["train"], *summaries["train"]]).split())
@@ -339,7 +339,7 @@ def _slices(rows: pd.DataFrame, facts: Sequence[Facts], long: float) -> dict[str
     return {name: torch.tensor(np.array(flags)) for name, flags in found.items()}
 
 
-def _facts(row) -> Facts:
+def facts_of(row) -> Facts:
     """What the columns of a report's row say, told of the hosts."""
     words = row.report.split()
     pairs = {n: " ".join(words[getattr(row, n) :][:2]) for n in ("hosts", "guests", "scorer")}

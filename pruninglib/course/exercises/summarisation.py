@@ -220,10 +220,9 @@ def _judge_part(answer) -> str | None:
         for name in now:
             if name in inside or torch.equal(now[name], old[name]):
                 continue
-            if name.startswith(part) and not name.startswith(f"{part}."):
-                return f"{case}{name} changed, but its name begins with {part!r} only by chance: ask for the dot."
             if name.startswith(f"{part}."):
                 return f"{case}{name} changed, a bias: only weights of two dimensions or more are pruned."
+            return f"{case}{name} changed, but its name begins with {part!r} only by chance: ask for the dot."
         zeros = {n: now[n] == 0 for n in inside}
         total, gone, due = (
             sum(int(t.sum()) for t in found)
