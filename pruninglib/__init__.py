@@ -50,6 +50,7 @@ from .prune.weights import prunable, sparsity, weights_of
 from .tasks.choosing import choosing
 from .tasks.detection import detect, detection
 from .tasks.digits import digits
+from .tasks.language import language
 from .tasks.pretrained import cut_down, pretrained
 from .tasks.ranking import ranking
 from .tasks.segmentation import segment, segmentation

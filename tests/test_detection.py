@@ -431,7 +431,7 @@ def test_all_that_is_shipped_is_there_and_small():
     names = [pretrained.file_of(*network) for network in pretrained.shipped()]
     assert sorted(names) == [path.name for path in SHIPPED]
     sizes = [path.stat().st_size for path in SHIPPED]
-    assert max(sizes) <= 2e6 and sum(sizes) <= 16e6
+    assert max(sizes) <= 2e6 and sum(sizes) <= 20e6
     table = pd.read_csv(pretrained.SHIPPED / "records.csv")
     pd.testing.assert_frame_equal(table, pretrained.records(), check_dtype=False)
 
@@ -442,6 +442,7 @@ NEARS = {  # by the primary metric: how far what is measured may be from the rec
     "mIoU": {"mIoU": 0.002, "boundary mIoU": 0.002, "found": 0.005},
     "exact": {"exact": 0.003, "BLEU": 0.002, "chrF": 0.002, "words": 0.002},
     "all facts": {"all facts": 0.005, "facts": 0.002, "well formed": 0.003, "ROUGE-1": 0.002},
+    "log-likelihood": {"log-likelihood": 0.002, "perplexity": 0.04},
 }
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 import re
 from collections import Counter
 from pathlib import Path
@@ -241,6 +242,11 @@ def skip_masked(model, part, sparsity, grain=pl.element):
     return 0
 
 
+def in_each_row(scores, sparsity):
+    gone = scores.argsort(dim=1)[:, : round(sparsity * scores.shape[1])]
+    return torch.ones(scores.shape, dtype=torch.bool).scatter_(1, gone, False)
+
+
 def iou_of(one, other):
     return float((one & other).sum() / (one | other).sum()) if (one | other).any() else 1.0
 
@@ -460,6 +466,53 @@ MISTAKES = {
         "both": (lambda d, r, w: (d, r), "one number"),
         "unguarded": (lambda d, r, w: max(d / ((d + r) / w - r), 0) or float("inf"), "just out of reach"),
         "in words": (lambda d, r, w: str(exercises.needed_factor.solve(d, r, w)), "one number"),
+    },
+    "wanda_mask": {
+        "magnitude": (lambda w, x, s: in_each_row(w.abs(), s), "That is magnitude"),
+        "signed": (lambda w, x, s: in_each_row(w * x.norm(dim=0), s), "without its sign"),
+        "whole layer": (lambda w, x, s: pl.select({"": w.abs() * x.norm(dim=0)}, s)[""], "within an output's row"),
+        "sum": (lambda w, x, s: in_each_row(w.abs() * x.sum(dim=0).abs(), s), "inputs of both signs"),
+        "largest": (lambda w, x, s: in_each_row(-w.abs() * x.norm(dim=0), s), "wrong way round"),
+        "inverted": (lambda w, x, s: ~exercises.wanda_mask.solve(w, x, s), "wrong way round"),
+        "no root": (lambda w, x, s: in_each_row(w.abs() * x.square().sum(dim=0), s), "root is missing"),
+        "sum of sizes": (lambda w, x, s: in_each_row(w.abs() * x.abs().sum(dim=0), s), "sum of the inputs' sizes"),
+        "rounded down": (lambda w, x, s: in_each_row(w.abs() * x.norm(dim=0), int(s * w.shape[1] + 1e-9) / w.shape[1]), "From each row"),
+        "what stays": (lambda w, x, s: in_each_row(w.abs() * x.norm(dim=0), 1 - s), "From each row"),
+        "scores": (lambda w, x, s: w.abs() * x.norm(dim=0), "True or False"),
+        "a row": (lambda w, x, s: exercises.wanda_mask.solve(w, x, s)[0], "weight's shape"),
+    },
+    "perplexity_of": {
+        "mean of perplexities": (lambda d: np.mean([math.exp(-np.mean(x)) for x in d]), "mean of the documents' perplexities"),
+        "documents alike": (lambda d: math.exp(-np.mean([np.mean(x) for x in d])), "weigh by tokens"),
+        "sign": (lambda d: 1 / exercises.perplexity_of.solve(d), "The sign"),
+        "loss": (lambda d: math.log(exercises.perplexity_of.solve(d)), "mean loss"),
+        "base two": (lambda d: 2 ** math.log(exercises.perplexity_of.solve(d)), "power of 2"),
+        "sum": (lambda d: math.exp(-sum(map(sum, d))), "Divide by the number"),
+        "each": (lambda d: [math.exp(-np.mean(x)) for x in d] * 2, "one number"),
+        "a constant": (lambda d: 2.0, "it is"),
+    },
+    "prune_2_of_4": {
+        "a copy": (lambda m: exercises.prune_2_of_4.solve(copy.deepcopy(m)) or 0, "not a copy"),
+        "unstructured": (lambda m: pl.apply(m, pl.select(pl.magnitude(m, ["1.weight", "5.weight"]), 0.5, budget=pl.uniform)) or 0, "two of every four"),
+        "embedding too": (lambda m: pl.apply(m, pl.select(pl.magnitude(m, ["0.weight", "1.weight", "5.weight"]), 0.5, grain=pl.n_of_m(2, 4))) or 0, "looked up"),
+        "largest": (lambda m: pl.apply(m, pl.select({n: -s for n, s in pl.magnitude(m, ["1.weight", "5.weight"]).items()}, 0.5, grain=pl.n_of_m(2, 4))) or 0, "two smallest"),
+        "signed": (lambda m: pl.apply(m, pl.select({n: w.detach() for n, w in pl.weights_of(m, ["1.weight", "5.weight"]).items()}, 0.5, grain=pl.n_of_m(2, 4))) or 0, "without the sign"),
+        "the outermost alone": (lambda m: pl.apply(m, pl.select(pl.magnitude(m, [f"{n}.weight" for n, c in m.named_children() if isinstance(c, torch.nn.Linear) and c.in_features % 4 == 0]), 0.5, grain=pl.n_of_m(2, 4))) or 0, "wherever it stands"),
+        "the middle": (lambda m: exercises.prune_2_of_4.solve(m) or m[3].weight.data.zero_().sum(), "does not divide"),
+        "biases": (lambda m: exercises.prune_2_of_4.solve(m) or m[5].bias.data.zero_().sum(), "biases"),
+        "scaled": (lambda m: exercises.prune_2_of_4.solve(m) or m[5].weight.data.mul_(2).sum(), "keep their values"),
+    },
+    "block_to_drop": {
+        "unweighted": (lambda d, w, t, x: exercises.block_to_drop.solve(d, w, [1] * len(t), x), "by their tokens"),
+        "most": (lambda d, w, t, x: int(np.argmax([np.average(v, weights=t) for v in w])), "costs most"),
+        "no limit": (lambda d, w, t, x: exercises.block_to_drop.solve(d, w, t, 9), "return -1"),
+        "never": (lambda d, w, t, x: -1, "limit allows"),
+        "the first within": (lambda d, w, t, x: next((i for i, v in enumerate(w) if np.average(v, weights=t) - np.average(d, weights=t) <= x), -1), "costs less"),
+        "below the limit": (lambda d, w, t, x: (lambda b: b if b >= 0 and np.average(w[b], weights=t) - np.average(d, weights=t) < x else -1)(exercises.block_to_drop.solve(d, w, t, x)), "limit allows"),
+        "a share of the loss": (lambda d, w, t, x: exercises.block_to_drop.solve(d, w, t, x * np.average(d, weights=t)), "return -1"),
+        "infinite": (lambda d, w, t, x: float("inf"), "number of a block"),
+        "last of equal": (lambda d, w, t, x: len(w) - 1 - exercises.block_to_drop.solve(d, w[::-1], t, x) if exercises.block_to_drop.solve(d, w, t, x) >= 0 else -1, "of equal ones the first"),
+        "a cost": (lambda d, w, t, x: 0.5, "number of a block"),
     },
     "prune_skip": {
         "a copy": (lambda m, n, f, s: exercises.prune_skip.solve(copy.deepcopy(m), n, f, s) or 0, "not a copy"),
@@ -1257,6 +1310,7 @@ MASKS = (torch.clone, np.asarray, torch.Tensor.tolist)
         "outline_iou",
         "ngram_precision",
         "rouge_1",
+        "perplexity_of",
     ],
 )
 @pytest.mark.parametrize("as_type", NUMBERS)
@@ -1303,7 +1357,7 @@ def by_new_data(weight, mask, optimizer):
 
 @pytest.mark.parametrize("as_type", MASKS)
 def test_right_masks_of_other_types_pass(as_type):
-    for exercise in (exercises.mask_from_threshold, exercises.prune_exactly):
+    for exercise in (exercises.mask_from_threshold, exercises.prune_exactly, exercises.wanda_mask):
         assert exercise.check(lambda *inputs, e=exercise: as_type(e.solve(*inputs))) == CORRECT
 
 

@@ -7,6 +7,7 @@ by number.
 from .foundations import QUESTIONS as foundations
 from .image_classification import exemplars_of, may_go_out, prune_but
 from .language import QUESTIONS as language
+from .language_models import block_to_drop, perplexity_of, prune_2_of_4, wanda_mask
 from .magnitude import global_threshold, masked_step, prune_exactly
 from .object_detection import prune_in_units, right_boxes, threshold_for
 from .promise import memorised_share, stopping_epoch, verdict_for
@@ -28,6 +29,7 @@ from .what_is_pruning import csr_bytes, mask_from_threshold, sparsity_of
 from .when_to_prune import cubic_by_step, pareto_front, rewind, shuffle_within_layers
 
 __all__ = [
+    "block_to_drop",
     "budget_from_scan",
     "chain_without",
     "columns_left",
@@ -53,6 +55,8 @@ __all__ = [
     "ngram_precision",
     "outline_iou",
     "pareto_front",
+    "perplexity_of",
+    "prune_2_of_4",
     "prune_but",
     "prune_cross",
     "prune_dimensions",
@@ -75,5 +79,6 @@ __all__ = [
     "two_readings",
     "verdict_for",
     "vision",
+    "wanda_mask",
     "without_heads",
 ]
