@@ -255,4 +255,54 @@ QUESTIONS = {
         right="a",
         lesson="13_summarisation.ipynb",
     ),
+    11: Question(
+        "Wanda compares weights within each row, magnitude over the whole matrix. At 70 % of a language model, each "
+        "used as published, Wanda has the higher perplexity. What follows for its *criterion*?",
+        {
+            "a": (
+                "It is worse than magnitude for this model",
+                "Two things differ, and the grain may have cost what the criterion won.",
+            ),
+            "b": (
+                "Rows are the worse grain for this model",
+                "They may be. One run in which both differ can't tell either.",
+            ),
+            "c": (
+                "The model has no loud channels, for there Wanda wins",
+                "Look at the inputs' norms instead of guessing them from a result.",
+            ),
+            "d": (
+                "Nothing yet: compare both within rows, and both over the matrix",
+                "Then criterion and grain vary one at a time.",
+            ),
+        },
+        right="d",
+        lesson="14_language_models.ipynb",
+    ),
+    12: Question(
+        "A block is taken out of a model. After a hundred steps towards the dense model's probabilities its "
+        "perplexity is 9 % lower than without them. How much of that is the teacher's merit?",
+        {
+            "a": (
+                "All of it: nothing else was trained on",
+                "The windows were real text, and any steps on them mend something.",
+            ),
+            "b": (
+                "What is left beside as many steps on the same windows as plain text, their rate tuned as well",
+                "Then only the target differs, each piece's probability or the piece that came.",
+            ),
+            "c": (
+                "What is left after taking off what the same steps bring the dense model",
+                "That model has nothing to mend. It tells whether the text is new to the model, not what the "
+                "teacher adds.",
+            ),
+            "d": (
+                "None: a teacher can't tell more than the text it learned from",
+                "It tells for every place how likely each piece is; the text tells one piece. That can be easier to "
+                "learn from.",
+            ),
+        },
+        right="b",
+        lesson="14_language_models.ipynb",
+    ),
 }
