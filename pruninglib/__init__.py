@@ -22,7 +22,7 @@ from .measure.experiment import (
     tuned,
     with_recipe,
 )
-from .measure.int8 import int8, stored_bytes
+from .measure.int8 import int8, quantised, stored_bytes
 from .measure.ledger import in_turn, latencies, ledger, macs, peak_allocation
 from .measure.stats import Interval, advantage, interval, outcomes_of, over_pictures, over_samples
 from .measure.training import Batches, classification_metrics, evaluate, fit, recalibrate

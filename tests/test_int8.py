@@ -1,4 +1,4 @@
-"""Weights of 255 levels, and the bytes of a file of them."""
+"""Weights of 255 levels or fewer, and the bytes of a file of them."""
 
 import copy
 
@@ -41,6 +41,25 @@ def test_each_output_has_its_own_levels(layer, outputs):
         assert made[0].bias.equal(model[0].bias)
 
 
+@pytest.mark.parametrize("bits", [2, 4, 7])
+def test_fewer_bits_have_fewer_levels(bits):
+    model = network(nn.Linear(1001, 2))
+    model[0].weight.data = torch.stack([torch.linspace(-size, size, 1001) for size in (1, 3)])
+    new, highest = pl.quantised(model, bits)[0].weight.detach(), 2 ** (bits - 1) - 1
+    levels = new * highest / torch.tensor([[1.0], [3.0]])
+    assert torch.allclose(levels, levels.round(), atol=1e-3)
+    assert levels.round().unique().tolist() == [*range(-highest, highest + 1)]
+    assert pl.quantised(model, 8)[0].weight.equal(pl.int8(model)[0].weight)
+
+
+@pytest.mark.parametrize("bits", [1, 9, 4.5])
+def test_bits_are_two_to_eight(bits):
+    with pytest.raises(
+        ValueError, match=rf"bits is {bits}, but must be a whole number from 2 to 8"
+    ):
+        pl.quantised(network(nn.Linear(6, 4)), bits)
+
+
 def test_a_grouped_transposed_convolution_has_outputs_in_each_group():
     model = network(nn.ConvTranspose1d(4, 6, 2, groups=2))
     old = model[0].weight.detach()  # (4, 3, 2): inputs 0 and 1 go to outputs 0 to 2
@@ -68,7 +87,9 @@ def test_bytes_by_hand():
     rest = 4 * (8 + 33)
     assert pl.stored_bytes(model) == 4 * 80 + rest
     assert pl.stored_bytes(model, 1) == 80 + rest + 4 * 8
+    assert pl.stored_bytes(model, 3 / 8) == 30 + rest + 4 * 8
     pl.apply(model, pl.select(pl.magnitude(model), 0.75))
+    assert pl.stored_bytes(model, 0.5) == 10 + 10 + rest + 4 * 8
     assert pl.stored_bytes(model) == 4 * 20 + 10 + rest
     assert pl.stored_bytes(model, 1) == 20 + 10 + rest + 4 * 8
     with torch.no_grad():
