@@ -5,7 +5,7 @@ read on the CPU in float32; nothing is trained. transformers is an extra: pip in
 """
 
 import copy
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
@@ -16,7 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
 
+from ..measure.training import evaluating
+from ..prune.criteria import Loss
 from ..prune.weights import prunable
 from . import datasets
 from .language import LanguageTask, continued, language, loss, losses, summed
@@ -151,7 +154,9 @@ def load(source: str | Path) -> tuple[Logits, Any]:
         tokenizer = AutoTokenizer.from_pretrained(where, **options)
     except Exception as error:  # of many kinds: no network, no such name, no such architecture
         reason = str(error).strip().split("\n")[0] or type(error).__name__
-        here = "" if path.exists() else " It is no folder or file here, so it was asked for by name."
+        here = (
+            "" if path.exists() else " It is no folder or file here, so it was asked for by name."
+        )
         raise OSError(f"{source} could not be read: {reason}{here}") from error
     model = Logits(with_linear(network)).eval()
     check(model)
@@ -222,6 +227,31 @@ def without_blocks(model: nn.Module, numbers: Collection[int]) -> nn.Module:
             if kinds := getattr(config, "layer_types", None):
                 config.layer_types = [kinds[i] for i in kept]
     return short
+
+
+@torch.no_grad()
+def block_influence(model: nn.Module, loss: Loss, batches: Iterable) -> list[float]:
+    """Of each block 1 - the mean cosine of what goes in and what comes out, over all places.
+
+    The block with the lowest changes the least of what passes through it, and goes first (Men et al.,
+    ShortGPT, Findings of ACL 2025). The loss runs the model; its value is not used.
+    """
+    blocks, seen = blocks_of(model)[1], {}
+
+    def see(block: nn.Module, args: tuple, kwargs: dict, output) -> None:
+        before = args[0] if args else kwargs["hidden_states"]
+        after = output[0] if isinstance(output, tuple) else output
+        seen.setdefault(block, []).append(cosine_similarity(before, after, dim=-1).flatten())
+
+    hooks = [block.register_forward_hook(see, with_kwargs=True) for block in blocks]
+    try:
+        with evaluating(model):
+            for batch in batches:
+                loss(model, batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [1 - torch.cat(seen[block]).double().mean().item() for block in blocks]
 
 
 # ---- text ----
