@@ -129,7 +129,7 @@ def test_packages_that_are_missing_are_named(source, missing, said, monkeypatch)
     with pytest.raises(ModuleNotFoundError) as error:
         pl.language_model("full", source)
     assert str(error.value).startswith(f"{source} can't be read {said}")
-    assert 'pip install ".[llm]"' in str(error.value)
+    assert 'pip install -e ".[llm]"' in str(error.value)
 
 
 def test_files_and_folders_that_hold_no_model(tmp_path, monkeypatch):

@@ -1,7 +1,7 @@
 """A language model that people have, and how to prune it: by name, from a folder or a GGUF file.
 
 Lesson 14 on published data. A model is a causal one of Hugging Face's transformers, of whatever family,
-read on the CPU in float32; nothing is trained. transformers is an extra: pip install ".[llm]".
+read on the CPU in float32; nothing is trained. transformers is an extra: pip install -e ".[llm]".
 """
 
 import copy
@@ -137,7 +137,7 @@ def load(source: str | Path) -> tuple[Logits, Any]:
     if missing := [name for name in needed if find_spec(name) is None]:
         raise ModuleNotFoundError(
             f"{source} can't be read without {' and '.join(missing)}, which the course does not need "
-            'elsewhere: install it with pip install ".[llm]"'
+            'elsewhere: install it with pip install -e ".[llm]"'
         )
     if of_file and not path.is_file():
         raise FileNotFoundError(f"there is no file {source}")
@@ -167,7 +167,7 @@ def with_linear(network: nn.Module) -> nn.Module:
     """The network with GPT-2's `Conv1D` layers, which hold (inputs, outputs), as `nn.Linear`."""
     for name, layer in [*network.named_modules()]:
         if type(layer).__name__ == "Conv1D" and layer.weight.dim() == 2:
-            linear = nn.Linear(*layer.weight.shape, bias=layer.bias is not None)
+            linear = nn.utils.skip_init(nn.Linear, *layer.weight.shape, bias=layer.bias is not None)
             linear.weight = nn.Parameter(layer.weight.detach().T.contiguous())
             linear.bias = layer.bias
             network.set_submodule(name, linear)
