@@ -51,6 +51,7 @@ from .tasks.choosing import choosing
 from .tasks.detection import detect, detection
 from .tasks.digits import digits
 from .tasks.language import language
+from .tasks.llm import language_model
 from .tasks.pretrained import cut_down, pretrained
 from .tasks.ranking import ranking
 from .tasks.segmentation import segment, segmentation

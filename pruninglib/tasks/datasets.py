@@ -57,6 +57,14 @@ SCITLDR = {  # address, md5: its publisher states none, so the commits are named
         ("test", "test.jsonl", "335d4cb6dab71adce37b091ef5767d76d736d36c", "fdb1e3a7b4afc69a2cee14b9e96fcdeb"),
     )
 }  # fmt: skip
+WIKITEXT_2 = {  # address, md5: its publisher's archive is gone; these are the same bytes
+    split: (f"https://raw.githubusercontent.com/pytorch/examples/main/word_language_model/data/wikitext-2/{split}.txt", md5)
+    for split, md5 in (
+        ("train", "34a77ebe59551b3a3b3d8c0a2797c976"),
+        ("valid", "d756d22ab2310e7e60c094bea5c5a8eb"),
+        ("test", "781c9418ab9414bd09e4aad825aae752"),
+    )
+}  # fmt: skip
 # What of the 59 labels is which class; all others are 0, "background".
 CLOTHES = {
     "skin": "skin",
@@ -90,6 +98,8 @@ def available() -> dict[str, bool]:
         "kitti-tracking": _kitti().exists(),
         "ccp": (data_home() / "ccp").exists(),
         "scitldr": all(_scitldr(split).exists() for split in SCITLDR),
+        "wikitext-2": _wikitext_archive() is not None
+        or all(_wikitext(split).exists() for split in WIKITEXT_2),
     }
 
 
@@ -225,6 +235,48 @@ def scitldr() -> dict[str, list[tuple[list[str], list[str]]]]:
 
 def _scitldr(split: str) -> Path:
     return data_home() / "scitldr" / SCITLDR[split][0].rpartition("/")[2]
+
+
+def wikitext_2() -> dict[str, list[list[str]]]:
+    """WikiText-2 (Merity et al., ICLR 2017): articles of Wikipedia, word by word as published.
+
+    By the published split, "train" (600 articles), "valid" (60) and "test" (60), of each article its
+    lines: headings, "= Title =" first, and paragraphs. Punctuation has spaces around it, " @-@ " is a
+    hyphen inside a word, "<unk>" a rare word. The files are looked for in the data folder, downloaded
+    if they are missing, and verified; an archive of that folder, wikitext-2-v1.zip, does as well.
+    """
+    parts, archive = {}, _wikitext_archive()
+    for split, (url, md5) in WIKITEXT_2.items():
+        if archive is None:
+            body = fetch(url, _wikitext(split), md5).read_bytes()
+        else:
+            with ZipFile(archive) as packed:
+                body = packed.read(f"wikitext-2/wiki.{split}.tokens")
+            found = hashlib.md5(body).hexdigest()
+            _verify(found, md5, f"wiki.{split}.tokens in {archive} is not the published file")
+        parts[split] = _articles(body.decode("utf-8"))
+    return parts
+
+
+def _articles(text: str) -> list[list[str]]:
+    """Lines that are not empty, by article. Its title, between single "=", stands between empty lines:
+    formulas that were torn apart look alike, but do not."""
+    lines, articles = ["", *map(str.strip, text.split("\n")), ""], []
+    for before, line, after in zip(lines, lines[1:], lines[2:], strict=False):
+        title = line.startswith("= ") and line.endswith(" =") and not line.startswith("= =")
+        if title and not before and not after:
+            articles.append([])
+        if line:
+            articles[-1].append(line)
+    return articles
+
+
+def _wikitext(split: str) -> Path:
+    return data_home() / "wikitext-2" / f"{split}.txt"
+
+
+def _wikitext_archive() -> Path | None:
+    return next(iter(sorted((data_home() / "wikitext-2").glob("*.zip"))), None)
 
 
 def blood_cells() -> dict[str, tuple[Tensor, Tensor, Tensor]]:

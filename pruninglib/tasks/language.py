@@ -46,15 +46,9 @@ class LanguageTask(Task):
         tokens, document = self.splits[split]
         return summed(losses(model, tokens), tokens[:, 1:] != PADDING, document)
 
-    @torch.no_grad()
     def write(self, model: nn.Module, start: str, tokens: int, seed: int, top: int = 20) -> str:
         """What the model writes after `start`, each token drawn among the `top` likeliest."""
-        generator = torch.Generator().manual_seed(seed)
-        text = [BEGIN, *self.tokenizer.encode(start).ids]
-        with evaluating(model):
-            for _ in range(tokens):
-                values, pieces = model(torch.tensor([text[-LENGTH:]]))[0, -1].topk(top)
-                text.append(pieces[values.softmax(0).multinomial(1, generator=generator)].item())
+        text = continued(model, [BEGIN, *self.tokenizer.encode(start).ids], tokens, seed, top)
         paragraphs = [[*part] for end, part in groupby(text[1:], END.__eq__) if not end]
         return "\n".join(self.tokenizer.decode(part).strip() for part in paragraphs)
 
@@ -96,16 +90,16 @@ def language(data: str = "bundled") -> LanguageTask:
     )
 
 
-def loss(model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
+def loss(model: nn.Module, batch: tuple[Tensor, ...], padding: int = PADDING) -> Tensor:
     """Mean cross-entropy over the tokens of windows, in nats."""
     tokens = batch[0]
     return cross_entropy(
-        model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten(), ignore_index=PADDING
+        model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten(), ignore_index=padding
     )
 
 
 @torch.no_grad()
-def losses(model: nn.Module, tokens: Tensor, size: int = 32) -> Tensor:
+def losses(model: nn.Module, tokens: Tensor, size: int = 32, padding: int = PADDING) -> Tensor:
     """Of windows (n, length + 1), the loss at each place, (n, length); 0 at padding."""
     with evaluating(model):
         return torch.cat(
@@ -113,7 +107,7 @@ def losses(model: nn.Module, tokens: Tensor, size: int = 32) -> Tensor:
                 cross_entropy(
                     model(t[:, :-1]).transpose(1, 2),
                     t[:, 1:],
-                    ignore_index=PADDING,
+                    ignore_index=padding,
                     reduction="none",
                 )
                 for t in tokens.split(size)
@@ -129,6 +123,19 @@ def summed(values: Tensor, real: Tensor, document: Tensor | None = None):
     return tuple(
         into.index_add(0, document, of.double().sum(dim=1)).numpy() for of in (values, real)
     )
+
+
+@torch.no_grad()
+def continued(
+    model: nn.Module, text: list[int], tokens: int, seed: int, top: int, length: int = LENGTH
+) -> list[int]:
+    """The text with so many tokens more, each drawn among the `top` likeliest after the last `length`."""
+    generator, text = torch.Generator().manual_seed(seed), [*text]
+    with evaluating(model):
+        for _ in range(tokens):
+            values, pieces = model(torch.tensor([text[-length:]]))[0, -1].topk(top)
+            text.append(pieces[values.softmax(0).multinomial(1, generator=generator)].item())
+    return text
 
 
 # ---- text ----
