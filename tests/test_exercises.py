@@ -247,6 +247,18 @@ def in_each_row(scores, sparsity):
     return torch.ones(scores.shape, dtype=torch.bool).scatter_(1, gone, False)
 
 
+def along_the_outputs(model):
+    for layer in model.modules():
+        if (
+            isinstance(layer, torch.nn.Linear)
+            and layer.in_features % 4 == len(layer.weight) % 4 == 0
+        ):
+            fours = layer.weight.data.T.unflatten(1, (-1, 4))
+            fours.scatter_(2, fours.abs().argsort(dim=2)[..., :2], 0)
+            layer.weight.data = fours.flatten(1).T.contiguous()
+    return 0
+
+
 def iou_of(one, other):
     return float((one & other).sum() / (one | other).sum()) if (one | other).any() else 1.0
 
@@ -480,6 +492,7 @@ MISTAKES = {
         "what stays": (lambda w, x, s: in_each_row(w.abs() * x.norm(dim=0), 1 - s), "From each row"),
         "scores": (lambda w, x, s: w.abs() * x.norm(dim=0), "True or False"),
         "a row": (lambda w, x, s: exercises.wanda_mask.solve(w, x, s)[0], "weight's shape"),
+        "in words": (lambda w, x, s: "the lowest", "Return a mask"),
     },
     "perplexity_of": {
         "mean of perplexities": (lambda d: np.mean([math.exp(-np.mean(x)) for x in d]), "mean of the documents' perplexities"),
@@ -490,6 +503,7 @@ MISTAKES = {
         "sum": (lambda d: math.exp(-sum(map(sum, d))), "Divide by the number"),
         "each": (lambda d: [math.exp(-np.mean(x)) for x in d] * 2, "one number"),
         "a constant": (lambda d: 2.0, "it is"),
+        "not a number": (lambda d: math.nan, "one number"),
     },
     "prune_2_of_4": {
         "a copy": (lambda m: exercises.prune_2_of_4.solve(copy.deepcopy(m)) or 0, "not a copy"),
@@ -498,6 +512,7 @@ MISTAKES = {
         "largest": (lambda m: pl.apply(m, pl.select({n: -s for n, s in pl.magnitude(m, ["1.weight", "5.weight"]).items()}, 0.5, grain=pl.n_of_m(2, 4))) or 0, "two smallest"),
         "signed": (lambda m: pl.apply(m, pl.select({n: w.detach() for n, w in pl.weights_of(m, ["1.weight", "5.weight"]).items()}, 0.5, grain=pl.n_of_m(2, 4))) or 0, "without the sign"),
         "the outermost alone": (lambda m: pl.apply(m, pl.select(pl.magnitude(m, [f"{n}.weight" for n, c in m.named_children() if isinstance(c, torch.nn.Linear) and c.in_features % 4 == 0]), 0.5, grain=pl.n_of_m(2, 4))) or 0, "wherever it stands"),
+        "along the outputs": (along_the_outputs, "along the input"),
         "the middle": (lambda m: exercises.prune_2_of_4.solve(m) or m[3].weight.data.zero_().sum(), "does not divide"),
         "biases": (lambda m: exercises.prune_2_of_4.solve(m) or m[5].bias.data.zero_().sum(), "biases"),
         "scaled": (lambda m: exercises.prune_2_of_4.solve(m) or m[5].weight.data.mul_(2).sum(), "keep their values"),

@@ -28,7 +28,11 @@ def _judge_wanda_mask(answer) -> str | None:
     )
     for weight, inputs, sparsity in cases:
         given = weight.clone(), inputs.clone()
-        found = torch.as_tensor(np.asarray(answer(*given, sparsity)))
+        got = answer(*given, sparsity)
+        try:
+            found = torch.as_tensor(got).detach()  # a list or an array is as good
+        except (TypeError, ValueError, RuntimeError):
+            return f"Return a mask of the weight's shape, {tuple(weight.shape)}, not {got!r}."
         if not (given[0].equal(weight) and given[1].equal(inputs)):
             return "You changed what was given: work on copies."
         if found.shape != weight.shape:
@@ -95,7 +99,7 @@ def _judge_perplexity_of(answer) -> str | None:
     )
     for documents in cases:
         got = number(answer(copy.deepcopy(documents)))
-        if got is None:
+        if got is None or math.isnan(got):
             return "Return one number."
         want = perplexity_of.solve(documents)
         if math.isclose(got, want, rel_tol=1e-5):
@@ -132,7 +136,7 @@ def perplexity_of(documents: list[list[float]]) -> float:
 
 def _small_model(seed: int, tied: bool = False) -> nn.Module:
     model = nn.Sequential(
-        nn.Embedding(5, 8), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 4), nn.LayerNorm(4), nn.Linear(4, 3)
+        nn.Embedding(5, 8), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 4), nn.LayerNorm(4), nn.Linear(4, 4)
     )  # fmt: skip
     with torch.no_grad():
         for number, parameter in enumerate(model.parameters()):
@@ -142,10 +146,9 @@ def _small_model(seed: int, tied: bool = False) -> nn.Module:
 
 
 def _nested_model() -> nn.Module:
-    inner = nn.ModuleDict({"up": nn.Linear(12, 5), "down": nn.Linear(5, 12)})
-    model = nn.ModuleDict(
-        {"table": nn.Embedding(3, 12), "block": inner, "output": nn.Linear(12, 2)}
-    )
+    # square, and of more outputs than inputs: cut along the wrong side, both would fit
+    inner = nn.ModuleDict({"up": nn.Linear(8, 12), "down": nn.Linear(12, 8)})
+    model = nn.ModuleDict({"table": nn.Embedding(3, 8), "block": inner, "output": nn.Linear(8, 8)})
     with torch.no_grad():
         for number, parameter in enumerate(model.parameters()):
             parameter.copy_(example(*parameter.shape, seed=60 + number))
@@ -153,7 +156,8 @@ def _nested_model() -> nn.Module:
 
 
 def _judge_prune_2_of_4(answer) -> str | None:
-    for model in (_small_model(0), _small_model(20), _small_model(40, tied=True), _nested_model()):
+    models = (_small_model(0), _small_model(20), _small_model(40, tied=True), _nested_model())
+    for model in models:
         before = copy.deepcopy(model)
         answer(model)
         after = dict(model.named_modules())
@@ -173,7 +177,7 @@ def _judge_prune_2_of_4(answer) -> str | None:
                 return f"Four does not divide the {inputs} inputs of layer {name!r}: leave such a layer."
         if problem := beside_weights(before, model):
             return problem
-        for name in due:
+        for name in sorted(due, key=same.get):  # those that changed first
             if same[name]:
                 return f"Layer {name!r} is as it was: each linear layer whose inputs four divides is meant, wherever it stands."
             if problem := _wrong_fours(before.get_submodule(name).weight, after[name].weight):
