@@ -40,6 +40,10 @@ BLOOD_CELLS = (  # its folder BCCD, and the checksum of what is in it
     "866ea2f4804ad700c9b658bc76962fdb",
 )
 CELLS = ("RBC", "WBC", "Platelets")
+TATOEBA = (  # and the checksum of fra.txt in it, of 29 September 2017: its publisher rebuilds it
+    "https://www.manythings.org/anki/fra-eng.zip",
+    "5d10f7ccfce8d43c5486cbb43082148e",
+)
 KITTI = (  # and the checksum of what is in its folder label_02: its publisher states none
     "https://s3.eu-central-1.amazonaws.com/avg-kitti/data_tracking_label_2.zip",
     "15ebe55e5d2bbe710a3ba13ee471c3ba",
@@ -96,6 +100,7 @@ def available() -> dict[str, bool]:
         **{name: _archive(name).exists() for name in ARCHIVES},
         "bccd": _blood_cells().exists(),
         "kitti-tracking": _kitti().exists(),
+        "tatoeba": _tatoeba().exists(),
         "ccp": (data_home() / "ccp").exists(),
         "scitldr": all(_scitldr(split).exists() for split in SCITLDR),
         "wikitext-2": _wikitext_archive() is not None
@@ -204,6 +209,37 @@ def film_reviews() -> tuple[list[str], Tensor]:
             sentences += [line.strip() for line in lines]
             labels += [label] * len(lines)
     return sentences, torch.tensor(labels)
+
+
+def tatoeba() -> list[tuple[str, str]]:
+    """142,787 pairs of an English and a French text from Tatoeba, as manythings.org published them on
+    29 September 2017, shorter ones first; a text may come in several pairs.
+
+    The archive is looked for in the data folder, downloaded if it is missing, and verified; as its
+    publisher rebuilds it now and then, a download may be a later edition, which is refused.
+    """
+    try:
+        path = fetch(TATOEBA[0], _tatoeba(), TATOEBA[1], checksum=_sentences)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; the lesson reads the edition of 29 September 2017, and its publisher rebuilds "
+            f"it now and then: put the archive of that edition at {_tatoeba()} by hand"
+        ) from error
+    with ZipFile(path) as archive:
+        lines = archive.read("fra.txt").decode("utf-8").split("\n")
+    return [tuple(line.split("\t")) for line in lines if line]
+
+
+def _tatoeba() -> Path:
+    return data_home() / "tatoeba" / "fra-eng.zip"
+
+
+def _sentences(path: Path) -> str:
+    try:
+        with ZipFile(path) as archive:
+            return hashlib.md5(archive.read("fra.txt")).hexdigest()
+    except (BadZipFile, KeyError):
+        return "that of no archive with a fra.txt in it"
 
 
 def movielens() -> pd.DataFrame:

@@ -71,16 +71,21 @@ class ByLength(Batches):
 
     def __iter__(self):
         lengths = (self.tensors[0] != 0).sum(dim=1).clamp(min=1)
+        keys = self.order(lengths)
         if self.generator is None:
-            batches = lengths.argsort(stable=True).split(self.size)
+            batches = keys.argsort(stable=True).split(self.size)
         else:
             order = torch.randperm(len(lengths), generator=self.generator)
-            batches = order[lengths[order].argsort(stable=True)].split(self.size)
+            batches = order[keys[order].argsort(stable=True)].split(self.size)
             places = torch.randperm(len(batches), generator=self.generator)
             batches = [batches[i] for i in places]
         for picked in batches:
             tokens, *others = (t[picked] for t in self.tensors)
             yield tokens[:, : lengths[picked].max()], *others
+
+    def order(self, lengths: Tensor) -> Tensor:
+        """What texts are sorted by: int (texts,)."""
+        return lengths
 
 
 def sentiment(data: str = "bundled", trim: bool = True) -> TextTask:
