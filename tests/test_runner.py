@@ -654,6 +654,13 @@ def test_one_lesson_measured_again_leaves_the_others_where_they_are(clone):
     assert "seeds = 5" in parts[1] and again.endswith("\n") and "\n\n\n" not in again
 
 
+def test_results_with_another_parameter_say_so(clone):
+    write_result_lesson(clone, "07_fine", 'record("accuracy", 1.0 * seeds, 9)', SHOW)
+    assert pruninglib("results", "7", "-p", "seeds", "3").exit_code == 0
+    page = (clone / "notebooks" / "RESULTS.md").read_text(encoding="utf-8")
+    assert "data = 'full', seeds = 3" in page and "| accuracy | 3 |" in page
+
+
 def test_no_page_of_results_of_a_lesson_that_stopped(clone):
     write_result_lesson(clone, "07_stops", "1 / 0", SHOW)
     done = pruninglib("results", "7")

@@ -36,9 +36,7 @@ def list_lessons() -> None:
         click.echo(f"{number}  {lesson.title:{width}}  {minutes}  {lesson.question}")
 
 
-@main.command()
-@click.argument("lessons", nargs=-1, metavar="[LESSON]...")
-@click.option(
+PARAMETERS = click.option(
     "-p",
     "--parameter",
     "pairs",
@@ -47,6 +45,11 @@ def list_lessons() -> None:
     metavar="NAME VALUE",
     help="Set a parameter of the lessons.",
 )
+
+
+@main.command()
+@click.argument("lessons", nargs=-1, metavar="[LESSON]...")
+@PARAMETERS
 @click.option("--data", metavar="TIER", help="The data to use, short for -p data TIER.")
 @click.option("--jobs", type=click.IntRange(min=1), help="Lessons at once (default: the cores).")
 @click.option(
@@ -181,8 +184,9 @@ def sturdy(lessons: tuple[str, ...], groups: int, jobs: int | None) -> None:
 
 @main.command()
 @click.argument("lessons", nargs=-1, metavar="[LESSON]...")
+@PARAMETERS
 @click.option("--seeds", type=click.IntRange(min=2), default=5, show_default=True)
-def results(lessons: tuple[str, ...], seeds: int) -> None:
+def results(lessons: tuple[str, ...], pairs: tuple[tuple[str, str], ...], seeds: int) -> None:
     """Run lessons on the published data and write notebooks/RESULTS.md.
 
     Without a name, all those that show something there. Those whose claims all held are kept from
@@ -190,7 +194,8 @@ def results(lessons: tuple[str, ...], seeds: int) -> None:
     """
     from pruninglib.course import results, runner
 
-    parameters, out = {"data": "full", "seeds": seeds}, runner.ROOT / "build" / "results"
+    parameters = {"data": "full", "seeds": seeds} | {name: _value(text) for name, text in pairs}
+    out = runner.ROOT / "build" / "results"
     with _mistakes():
         chosen = [x for x in runner.choose(lessons, runner.find_lessons()) if results.takes_part(x)]
         if not chosen:
