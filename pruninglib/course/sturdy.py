@@ -82,9 +82,10 @@ def _only_tells(statement: ast.stmt) -> bool:
     return isinstance(called, ast.Call) and ast.unparse(called.func) in ("pl.say", "pl.plots.alt")
 
 
-def measure(lesson: Lesson, condition: Condition, kernels: Kernels | None = None) -> dict:
+def measure(
+    lesson: Lesson, code: str, condition: Condition, kernels: Kernels | None = None
+) -> dict:
     """One run: lesson, code, condition, seconds, claims and records, or the error that ended it."""
-    code = code_of(nbformat.read(lesson.path, as_version=4))
     with tempfile.TemporaryDirectory() as folder, _busy(condition.busy):
         copy = Path(folder) / lesson.path.name
         options = {"env": condition.env, "kernels": kernels}
@@ -112,13 +113,16 @@ def measure_all(
     missing = []
     for lesson in lessons:
         code = code_of(nbformat.read(lesson.path, as_version=4))
+        # here, for `ast` can't parse in several threads at once (cpython's issue 106905)
         asked = conditions(groups)
-        missing += [(lesson, c) for c in asked if (lesson.path.stem, code, c.name) not in known]
+        missing += [
+            (lesson, code, c) for c in asked if (lesson.path.stem, code, c.name) not in known
+        ]
     runs.parent.mkdir(parents=True, exist_ok=True)
     kernels, began = Kernels(), time.perf_counter()
     pool = ThreadPoolExecutor(jobs or joblib.cpu_count())
     try:
-        futures = [pool.submit(measure, lesson, c, kernels) for lesson, c in missing]
+        futures = [pool.submit(measure, *run, kernels) for run in missing]
         for done, future in enumerate(as_completed(futures), start=1):
             with contextlib.suppress(Interrupted):
                 run = future.result()
