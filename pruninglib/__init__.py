@@ -48,6 +48,7 @@ from .prune.sensitivity import scan
 from .prune.shrink import coupled, pool, shrink, spread
 from .prune.weights import prunable, sparsity, weights_of
 from .tasks.choosing import choosing
+from .tasks.clicks import clicks
 from .tasks.detection import detect, detection
 from .tasks.digits import digits
 from .tasks.language import language

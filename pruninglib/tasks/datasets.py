@@ -207,6 +207,20 @@ def movielens() -> pd.DataFrame:
     return ratings.set_axis(["user", "item", "rating", "time"], axis="columns")
 
 
+def films() -> pd.DataFrame:
+    """The 9,742 films of MovieLens latest-small, of the same archive as `movielens`.
+
+    Columns: item, number as in the ratings; year, of the title, 0 where it names none; genres, a
+    list of names, ["(no genres listed)"] where none is known.
+    """
+    with _open("movielens") as archive, archive.open("ml-latest-small/movies.csv") as file:
+        rows = pd.read_csv(file)
+    year = rows["title"].str.extract(r"\((\d{4})\)\s*$")[0].fillna(0).astype(int)
+    return pd.DataFrame(
+        {"item": rows["movieId"], "year": year, "genres": rows["genres"].str.split("|")}
+    )
+
+
 def scitldr() -> dict[str, list[tuple[list[str], list[str]]]]:
     """SciTLDR-A (Cachola et al., EMNLP Findings 2020): abstracts of papers, each with summaries of one sentence.
 
