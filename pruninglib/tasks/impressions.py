@@ -56,7 +56,7 @@ def impressions(seed: int = 16) -> Log:
     about, topics = below(TOPICS, SITES), below(TOPICS, ADS, 2)
     topics[:, 1] = (topics[:, 0] + 1 + topics[:, 1] % (TOPICS - 1)) % TOPICS
     region, tastes = below(REGIONS, USERS), effect(3, REGIONS, TOPICS)
-    of_user, of_ad, of_site = effect(6, USERS), effect(6, ADS), effect(5, SITES)
+    of_user, of_ad, of_site = effect(10, USERS), effect(9, ADS), effect(6, SITES)
     of_topic = effect(4, TOPICS)
     begins = np.where(below(2, ADS) == 0, 0, 1 + below(DAYS - 1, ADS))
     ends = begins + 6 + below(25, ADS)
@@ -71,7 +71,7 @@ def impressions(seed: int = 16) -> Log:
     )
     step = (
         AT_ONE
-        - 14
+        - 15
         + of_user[user]
         + of_ad[ad]
         + of_site[site]
