@@ -80,7 +80,13 @@ def clicks(data: str = "bundled", buckets: float = 1.0) -> Task:
 
 def _bundled() -> tuple:
     log = impressions()
-    bags = {"users": log.user, "ads": log.ad, "sites": log.site, "regions": log.region, "topics": log.topics}
+    bags = {
+        "users": log.user,
+        "ads": log.ad,
+        "sites": log.site,
+        "regions": log.region,
+        "topics": log.topics,
+    }
     bags = {name: torch.from_numpy(bag).reshape(len(log.day), -1) for name, bag in bags.items()}
     said = (torch.from_numpy(value).float() for value in (log.click, log.chance))
     return circle(log.hour), bags, *said
@@ -91,9 +97,7 @@ def _full() -> tuple:
     films = datasets.films().set_index("item").loc[rows["item"]]
     genres = sorted({genre for these in films["genres"] for genre in these})
     # as often as to fill 12 places: the mean of one to four, or six, is as it was
-    places = [
-        [genres.index(these[i % len(these)]) for i in range(12)] for these in films["genres"]
-    ]
+    places = [[genres.index(these[i % len(these)]) for i in range(12)] for these in films["genres"]]
     bags = {
         "users": torch.tensor(rows["user"].to_numpy())[:, None],
         "films": torch.tensor(rows["item"].to_numpy())[:, None],

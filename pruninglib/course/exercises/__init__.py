@@ -4,6 +4,12 @@
 by number.
 """
 
+from .click_prediction import (
+    normalised_entropy,
+    prune_rarely_read,
+    smallest_release,
+    table_bytes,
+)
 from .foundations import QUESTIONS as foundations
 from .image_classification import exemplars_of, may_go_out, prune_but
 from .language import QUESTIONS as language
@@ -53,6 +59,7 @@ __all__ = [
     "ndcg_of_one",
     "needed_factor",
     "ngram_precision",
+    "normalised_entropy",
     "outline_iou",
     "pareto_front",
     "perplexity_of",
@@ -63,6 +70,7 @@ __all__ = [
     "prune_exactly",
     "prune_in_units",
     "prune_part",
+    "prune_rarely_read",
     "prune_skip",
     "prune_while",
     "rewind",
@@ -70,10 +78,12 @@ __all__ = [
     "rouge_1",
     "row_pruned_bytes",
     "shuffle_within_layers",
+    "smallest_release",
     "sparsity_of",
     "speed_ups",
     "stopping_epoch",
     "switches_and_fragments",
+    "table_bytes",
     "threshold_for",
     "two_of_four",
     "two_readings",
