@@ -15,10 +15,10 @@ from .task import Task
 RARE = 50  # an item shown less often than that in training is rare
 SIZE = 16  # dimensions of every table
 HIDDEN = 32
-INIT = 0.15
+PLAIN = 128  # a table of so many rows or fewer has one for each identity, and no hash
 ROWS = {  # of each table, before `buckets`
-    "bundled": {"users": 4096, "ads": 2048, "sites": 1024, "regions": 32, "topics": 16},
-    "full": {"users": 1024, "films": 8192, "years": 128, "genres": 64},
+    "bundled": {"users": 4096, "ads": 2048, "sites": 1024, "regions": 20, "topics": 10},
+    "full": {"users": 1024, "films": 8192, "years": 128, "genres": 20},
 }
 
 
@@ -27,8 +27,9 @@ def clicks(data: str = "bundled", buckets: float = 1.0) -> Task:
 
     data: "bundled", the log of `impressions.impressions`, offline; or "full", MovieLens
         latest-small: whether a film that a user rates gets four stars or more.
-    buckets: rows of every table, as a share of the usual number. Identities are hashed into rows,
-        so any number will do, and several may share one.
+    buckets: rows of the hashed tables, as a share of the usual number. Identities are hashed into
+        rows, so any number will do, and several may share one. Tables of at most 128 rows (regions,
+        topics; years, genres) are not hashed, and stay as they are.
 
     A sample: (hour (n, 2), a bag of rows (n, entries) for each table, 0 or 1 (n,)), in the order of
     time; the first 70 % are for training, the next 10 % for valid, the last 20 % for test. The
@@ -44,10 +45,11 @@ def clicks(data: str = "bundled", buckets: float = 1.0) -> Task:
         raise ValueError(f"data is {data!r}, but must be 'bundled' or 'full'")
     if not buckets > 0:
         raise ValueError(f"buckets is {buckets}, but must be above 0")
-    rows = {name: max(1, round(buckets * n)) for name, n in ROWS[data].items()}
+    rows = {name: n if n <= PLAIN else max(1, round(buckets * n)) for name, n in ROWS[data].items()}
     hour, bags, *last = _bundled() if data == "bundled" else _full()
     item = bags["ads" if data == "bundled" else "films"][:, 0]
-    samples = (hour, *(hashed(bag, n) for bag, n in zip(bags.values(), rows.values(), strict=True)))
+    bags = {n: bag if ROWS[data][n] <= PLAIN else hashed(bag, rows[n]) for n, bag in bags.items()}
+    samples = (hour, *bags.values())
     splits = in_time((*samples, *last))
     ends = dict(zip(splits, in_time((item,)).values(), strict=True))
     shown = torch.bincount(ends["train"][0], minlength=int(item.max()) + 1)
@@ -101,7 +103,7 @@ def _full() -> tuple:
     bags = {
         "users": torch.tensor(rows["user"].to_numpy())[:, None],
         "films": torch.tensor(rows["item"].to_numpy())[:, None],
-        "years": torch.tensor(films["year"].to_numpy())[:, None],
+        "years": torch.from_numpy(np.unique(films["year"], return_inverse=True)[1])[:, None],
         "genres": torch.tensor(places),
     }
     hour = rows["time"].to_numpy() // 3600 % 24
@@ -137,17 +139,18 @@ class Network(nn.Module):
     """Log-odds of a click: products of pairs of embeddings, and a small network on top.
 
     The bottom network makes a vector of the hour. It and the mean of each bag's rows are multiplied
-    pair by pair; the top network reads these products and the hour's vector.
+    pair by pair; the top network reads these products and the hour's vector. (SiLU where DLRM has ReLU:
+    so small, one network of four died of ReLUs that never came back.)
     """
 
     def __init__(self, rows: dict[str, int], size: int, prior: float):
         super().__init__()
         self.tables = nn.ModuleDict({name: table(n, size) for name, n in rows.items()})
-        self.bottom = nn.Sequential(nn.Linear(2, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, size))
+        self.bottom = nn.Sequential(nn.Linear(2, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, size))
         first, second = torch.triu_indices(len(rows) + 1, len(rows) + 1, offset=1)
         self.first, self.second = first.tolist(), second.tolist()
         self.top = nn.Sequential(
-            nn.Linear(size + len(first), HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 1)
+            nn.Linear(size + len(first), HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, 1)
         )
         nn.init.constant_(self.top[2].bias, float(np.log(prior / (1 - prior))))
 
@@ -161,9 +164,10 @@ class Network(nn.Module):
 
 
 def table(rows: int, size: int) -> nn.EmbeddingBag:
-    """The mean of a bag's rows. Small at the start, as DLRM's: a row that nobody reads is near zero."""
+    """The mean of a bag's rows, at the start between ∓ 1 / √rows, as DLRM's are: rows of a large table
+    that nobody reads stay near zero."""
     layer = nn.EmbeddingBag(rows, size, mode="mean")
-    nn.init.uniform_(layer.weight, -INIT, INIT)
+    nn.init.uniform_(layer.weight, -(rows**-0.5), rows**-0.5)
     return layer
 
 
