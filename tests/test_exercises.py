@@ -44,6 +44,17 @@ def share_of(written, references, n, right, all_of=lambda pieces: pieces.total()
     return sum(right(a, b) for a, b in zip(*pieces, strict=True)) / total
 
 
+def nats(prior, clicks):
+    """Log-loss of whoever always says the prior."""
+    rate = float(np.mean(np.asarray(clicks)))
+    return -(rate * math.log(prior) + (1 - rate) * math.log(1 - prior))
+
+
+def rows_kept(table, scores, keep):
+    stays = torch.as_tensor(scores).argsort(descending=True, stable=True)[:keep]
+    return torch.zeros_like(table).index_copy(0, stays, table[stays])
+
+
 def gradient_only(weight, mask, optimizer):
     weight.grad.mul_(mask)
     optimizer.step()
@@ -630,6 +641,99 @@ MISTAKES = {
     "gradients_that_disagree": {
         "samples agree": (lambda: torch.tensor([[3.0, 1.0], [3.0, 1.0]]), "Let its samples cancel"),
         "other way round": (lambda: torch.tensor([[5.0, 1.0], [-5.0, 1.0]]), "first weight above"),
+    },
+    "normalised_entropy": {
+        "the log-loss": (lambda p, y, q: exercises.normalised_entropy.solve(p, y, q) * nats(q, y), "log-loss itself"),
+        "turned round": (lambda p, y, q: 1 / exercises.normalised_entropy.solve(p, y, q), "Turned round"),
+        "the gain": (lambda p, y, q: 1 - exercises.normalised_entropy.solve(p, y, q), "what was gained"),
+        "these clicks' own rate": (
+            lambda p, y, q: exercises.normalised_entropy.solve(p, y, q) * nats(q, y) / nats(float(np.mean(np.asarray(y))), y),
+            "known before",
+        ),
+        "the prior's entropy": (
+            lambda p, y, q: exercises.normalised_entropy.solve(p, y, q) * nats(q, y)
+            / -(q * math.log(q) + (1 - q) * math.log(1 - q)),
+            "on these clicks",
+        ),
+        "no sign": (lambda p, y, q: -exercises.normalised_entropy.solve(p, y, q), "The sign"),
+        "a constant": (lambda p, y, q: 1.0, "NE is"),
+        "no number": (lambda p, y, q: [1.0, 2.0], "one number"),
+    },
+    "prune_rarely_read": {
+        "in place": (lambda t, c, k: t.mul_(0), "work on a copy"),
+        "the rarely read stay": (lambda t, c, k: rows_kept(t, -torch.as_tensor(c), k), "the rarely read"),
+        "the longest": (lambda t, c, k: rows_kept(t, t.norm(dim=1), k), "longest rows"),
+        "later of equal ones": (
+            lambda t, c, k: rows_kept(t, torch.as_tensor(c) + 0.01 * torch.arange(len(c)), k),
+            "the earlier stays",
+        ),
+        "all of equal ones": (
+            lambda t, c, k: t * (torch.as_tensor(c) >= sorted(c)[-k])[:, None] if k else t * 0,
+            "Exactly",
+        ),
+        "taken out": (
+            lambda t, c, k: t[torch.as_tensor(c).argsort(descending=True, stable=True)[:k]],
+            "keeps its shape",
+        ),
+        "ones": (lambda t, c, k: (exercises.prune_rarely_read.solve(t, c, k) != 0).float(), "values and all"),
+    },
+    "table_bytes": {
+        "bits": (lambda r, c, k, b: k * c * b + (4 * k if b < 32 else 0) + r, "Those are bits"),
+        "no bitmap": (lambda r, c, k, b: exercises.table_bytes.solve(r, c, k, b) - -(-r // 8), "bitmap is missing"),
+        "a bitmap of kept rows": (
+            lambda r, c, k, b: exercises.table_bytes.solve(r, c, k, b) - -(-r // 8) - -(-k // 8) * -1,
+            "for *every* row",
+        ),
+        "a byte for each row": (lambda r, c, k, b: exercises.table_bytes.solve(r, c, k, b) - -(-r // 8) + r, "not a byte"),
+        "no scale": (lambda r, c, k, b: exercises.table_bytes.solve(r, c, k, 32) - 4 * k * c + -(-k * c * b // 8), "has a scale"),
+        "always a scale": (
+            lambda r, c, k, b: exercises.table_bytes.solve(r, c, k, b) + (4 * k if b == 32 else 0),
+            "need no scale",
+        ),
+        "a scale for all rows": (
+            lambda r, c, k, b: exercises.table_bytes.solve(r, c, k, b) + (4 * (r - k) if b < 32 else 0),
+            "gone need no scale",
+        ),
+        "parts of bytes": (lambda r, c, k, b: k * c * b / 8 + r / 8 + (4 * k if b < 32 else 0), "Bytes are whole"),
+        "rounded down": (lambda r, c, k, b: k * c * b // 8 + r // 8 + (4 * k if b < 32 else 0), "Round up"),
+        "a constant": (lambda r, c, k, b: 64125, "not 64125"),
+    },
+    "smallest_release": {
+        "all alone": (
+            lambda t, a, b: exercises.smallest_release.solve(
+                {n: r | {"NE": {"all": r["NE"]["all"]}} for n, r in t.items()}, a, b
+            ),
+            "not at `all` alone",
+        ),
+        "too high alone": (
+            lambda t, a, b: exercises.smallest_release.solve(
+                {n: r | {"calibration": {k: max(1, v) for k, v in r["calibration"].items()}} for n, r in t.items()}, a, b
+            ),
+            "Too low",
+        ),
+        "too low alone": (
+            lambda t, a, b: exercises.smallest_release.solve(
+                {n: r | {"calibration": {k: min(1, v) for k, v in r["calibration"].items()}} for n, r in t.items()}, a, b
+            ),
+            "its calibration is 1.14",
+        ),
+        "the first that passes": (
+            lambda t, a, b: next((n for n, r in t.items() if exercises.smallest_release.solve({n: r}, a, b) == n), "no go"),
+            "is smaller than",
+        ),
+        "the last that passes": (
+            lambda t, a, b: ["no go", *(n for n, r in t.items() if exercises.smallest_release.solve({n: r}, a, b) == n)][-1],
+            "whatever order",
+        ),
+        "gains are losses": (
+            lambda t, a, b: exercises.smallest_release.solve(
+                {n: r | {"NE": {k: abs(v) for k, v in r["NE"].items()}} for n, r in t.items()}, a, b
+            ),
+            "passes as well",
+        ),
+        "strict": (lambda t, a, b: exercises.smallest_release.solve(t, a - 1e-9, b - 1e-9), "exactly at its limit"),
+        "never None": (lambda t, a, b: exercises.smallest_release.solve(t, a, b) .replace("no go", "dense"), "nothing passes"),
+        "a number": (lambda t, a, b: 0, "name of a candidate"),
     },
     "ndcg_of_one": {
         "recall": (lambda s, i, k: float((s > s[i]).sum() < k), "full marks"),
@@ -1303,6 +1407,8 @@ MASKS = (torch.clone, np.asarray, torch.Tensor.tolist)
         "global_threshold",
         "f1_of",
         "ndcg_of_one",
+        "normalised_entropy",
+        "table_bytes",
         "row_pruned_bytes",
         "highest_release",
         "threshold_for",

@@ -511,10 +511,19 @@ ARCHIVED = {  # name: what its archive holds, what is read from it
     ),
     "movielens": (
         {
-            "ml-latest-small/ratings.csv": "userId,movieId,rating,timestamp\r\n7,30,0.5,99\r\n7,4,5.0,1\r\n"
+            "ml-latest-small/ratings.csv": "userId,movieId,rating,timestamp\r\n7,30,0.5,99\r\n7,4,5.0,1\r\n",
+            "ml-latest-small/movies.csv": 'movieId,title,genres\r\n4,"Wait, the (1901) (1995)",Comedy|War\r\n'
+            "30,Soon,(no genres listed)\r\n",
         },
-        lambda: datasets.movielens().to_dict("list"),
-        {"user": [7, 7], "item": [30, 4], "rating": [0.5, 5.0], "time": [99, 1]},
+        lambda: [datasets.movielens().to_dict("list"), datasets.films().to_dict("list")],
+        [
+            {"user": [7, 7], "item": [30, 4], "rating": [0.5, 5.0], "time": [99, 1]},
+            {
+                "item": [4, 30],
+                "year": [1995, 0],
+                "genres": [["Comedy", "War"], ["(no genres listed)"]],
+            },
+        ],
     ),
 }
 

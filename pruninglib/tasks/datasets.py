@@ -215,7 +215,7 @@ def films() -> pd.DataFrame:
     """
     with _open("movielens") as archive, archive.open("ml-latest-small/movies.csv") as file:
         rows = pd.read_csv(file)
-    year = rows["title"].str.extract(r"\((\d{4})\)\s*$")[0].fillna(0).astype(int)
+    year = rows["title"].str.extract(r"\((\d{4})\)\s*$")[0].fillna("0").astype(int)
     return pd.DataFrame(
         {"item": rows["movieId"], "year": year, "genres": rows["genres"].str.split("|")}
     )

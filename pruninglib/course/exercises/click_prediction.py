@@ -193,25 +193,25 @@ def _judge_smallest(answer) -> str | None:
         (table, 0.05, 0.1, "hash"),
         (table, 0.002, 0.1, "int8"),
         (table, 0.0005, 0.05, "dense"),
-        (table, 0.005, 0.001, None),
+        (table, 0.005, 0.001, "no go"),
         (edge, 0.25, 0.5, "gain"),
         (edge, 0.5, 0.25, "over"),
         ({"exact": edge["exact"]}, 0.25, 0.5, "exact"),
-        ({}, 1.0, 1.0, None),
+        ({}, 1.0, 1.0, "no go"),
     ]
     for found, loss, off, want in cases:
         got = answer(copy.deepcopy(found), loss, off)
         if got == want:
             continue
         limits = f"With {loss} of NE and {off} of calibration allowed"
-        if want is None:
-            return f"{limits} nothing passes: return None."
-        if got is None:
+        if want == "no go":
+            return f"{limits} nothing passes: return 'no go'."
+        if isinstance(got, str) and got == "no go":
             if want in ("exact", "gain"):
                 return f"{limits}, {want!r} passes: what is exactly at its limit is allowed, and an NE that falls is no loss."
             return f"{limits}, {want!r} passes."
         if not isinstance(got, str) or got not in found:
-            return f"Return the name of a candidate, or None, not {got!r}."
+            return f"Return the name of a candidate, or 'no go', not {got!r}."
         bad = found[got]
         worst = max(bad["NE"].values())
         if worst > loss:
@@ -227,12 +227,12 @@ def _judge_smallest(answer) -> str | None:
 @exercise(
     _judge_smallest,
     "A candidate passes if `max` of its NE values is at most `loss`, and `abs(c - 1)` at most `off` for each calibration.",
-    "`min(names, key=..., default=None)` finds the smallest and does not fail on nothing.",
+    '`min(names, key=..., default="no go")` finds the smallest and does not fail on nothing.',
 )
-def smallest_release(found: dict[str, dict], loss: float, off: float) -> str | None:
+def smallest_release(found: dict[str, dict], loss: float, off: float) -> str:
     def passes(row: dict) -> bool:
         calibration = max(abs(value - 1) for value in row["calibration"].values())
         return max(row["NE"].values()) <= loss and calibration <= off
 
     names = [name for name, row in found.items() if passes(row)]
-    return min(names, key=lambda name: found[name]["bytes"], default=None)
+    return min(names, key=lambda name: found[name]["bytes"], default="no go")
