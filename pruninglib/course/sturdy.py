@@ -112,8 +112,8 @@ def measure_all(
     known = {(run["lesson"], run["code"], run["condition"]) for run in read_runs(runs)}
     missing = []
     for lesson in lessons:
+        # not in each run: `ast` can't parse in several threads at once (cpython's issue 106905)
         code = code_of(nbformat.read(lesson.path, as_version=4))
-        # here, for `ast` can't parse in several threads at once (cpython's issue 106905)
         asked = conditions(groups)
         missing += [
             (lesson, code, c) for c in asked if (lesson.path.stem, code, c.name) not in known
